@@ -1,0 +1,54 @@
+# fedproof: `make demo` and `make test` do all set-up themselves; `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# The CPU build of PyTorch: the default index serves gigabytes of CUDA libraries that nothing here uses.
+# An index that cannot be reached is passed over.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: help install tools demo test check format generate bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed ## install everything into .venv
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedproof needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Use: make PYTHON=/path/to/python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --retries 1 --extra-index-url $(TORCH_INDEX) -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# solc, anvil, forge and cast come from npm and serve the tests only; without npm those tests say why they are skipped.
+tools: ## install the contract tools, where npm is present
+	@if command -v npm >/dev/null; then \
+		[ contracts/node_modules/.package-lock.json -nt contracts/package-lock.json ] || npm ci --silent --no-fund --no-audit --prefix contracts; \
+	else echo "npm is absent: tests on anvil will be skipped"; fi
+
+demo: install ## five rounds among three hospitals on an embedded chain, then the audit
+	$(BIN)/python scripts/demo.py $(ARGS)
+
+test: install tools ## every test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: install tools ## lint, types, and generated files are fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/generate_protos.py --check
+	$(BIN)/python scripts/compile_contracts.py --check
+
+format: install ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generate: install tools ## regenerate protobuf code and contract artifacts
+	$(BIN)/python scripts/generate_protos.py
+	$(BIN)/python scripts/compile_contracts.py
+
+bench: install ## the figures of docs/benchmarks.md (about half an hour)
+	$(BIN)/python benchmarks/end_to_end.py $(ARGS)
+
+clean: ## remove the environment and all runs
+	rm -rf $(VENV) runs contracts/node_modules

@@ -1,0 +1,84 @@
+"""Every error that fedproof raises on purpose, split by whose fault it is.
+
+    FedproofError
+    ├── ConfigurationError      what the user wrote: files, keys, passwords, tasks
+    │   └── PolicyMismatch      the local policy is not the one on the ledger
+    ├── UpdateRefused           our own update may not be sent (NaN, wrong shape, beyond the codec's bounds)
+    ├── PeerError               what another party sent
+    │   ├── MalformedMessage    bytes that are not what the format says
+    │   ├── DigestMismatch      bytes that are not what the ledger says
+    │   └── MissingObject       bytes that a store should hold and does not
+    ├── LedgerError             the chain
+    │   ├── LedgerUnreachable   no endpoint answered, after bounded retries
+    │   ├── WrongContract       no code, or other code, at the address
+    │   └── Reverted            the contract refused; carries the custom error's name and arguments
+    └── NetworkError            the aggregator did not answer, after bounded retries
+
+A message says what was expected, what came, and where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class FedproofError(Exception):
+    """The root of all of them; the command line prints its message and exits with status 2."""
+
+
+class ConfigurationError(FedproofError):
+    """A file, key, password or task that the user gave cannot be used."""
+
+
+class PolicyMismatch(ConfigurationError):
+    """The local policy document's digest differs from the ledger's."""
+
+
+class UpdateRefused(FedproofError):
+    """Our own update may not be sent."""
+
+
+class PeerError(FedproofError):
+    """Another party sent something that it should not have."""
+
+
+class MalformedMessage(PeerError):
+    """Bytes that are not what the format says."""
+
+
+class DigestMismatch(PeerError):
+    """Bytes that are not what the ledger says."""
+
+
+class MissingObject(PeerError):
+    """A store does not hold what it should."""
+
+
+class LedgerError(FedproofError):
+    """The chain refused, or could not be reached."""
+
+
+class LedgerUnreachable(LedgerError):
+    """No endpoint answered, after bounded retries."""
+
+
+class WrongContract(LedgerError):
+    """There is no code, or other code than the artifact's, at the contract's address."""
+
+
+class Reverted(LedgerError):
+    """The contract refused a call or a transaction.
+
+    Attributes:
+        name: the custom error's name, such as ``AlreadyCommitted``; ``Revert`` for any other revert.
+        arguments: its arguments by name.
+    """
+
+    def __init__(self, message: str, *, name: str, arguments: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.name = name
+        self.arguments = dict(arguments)
+
+
+class NetworkError(FedproofError):
+    """The aggregator did not answer, after bounded retries."""
