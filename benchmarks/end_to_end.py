@@ -3,8 +3,8 @@
     python benchmarks/end_to_end.py                     both tables, as Markdown
     python benchmarks/end_to_end.py --only demo --json  one of them, for machines
 
-Every process of a federation runs on this machine. The plain run is `fedproof.baselines`: the same task, split, plan and
-seeds, averaged in float32 without encryption or ledger.
+    python benchmarks/end_to_end.py --only demo --json  one of them, as JSON
+plan and seeds, averaged in float32 without encryption or ledger.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,14 @@ class Case:
     title: str
     plan: LocalPlan
     centralised: Mapping[str, object]
-    plain: bool
     targets: tuple[str, ...]
 
 
 def main() -> None:
     """Run the benchmarks and print their tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=list(CASES), help="run one benchmark (default: all)")
     parser.add_argument("--rounds", type=int, help="fewer rounds, for a first look")
     parser.add_argument("--json", action="store_true", help="print rows for machines")
@@ -54,20 +55,22 @@ def main() -> None:
             if arguments.only in (None, name):
                 case = build(arguments.rounds)
                 row = _measure(case, (arguments.folder or Path(scratch)) / name)
-                print(json.dumps({"benchmark": name, **row}) if arguments.json else _as_markdown(case, row), flush=True)
+                print(
+                    json.dumps({"benchmark": name, **row}) if arguments.json else _as_markdown(case, row),
+                    flush=True,
+                )
 
 
 def _demo_case(rounds: int | None) -> Case:
     return Case(
         title="Breast cancer: three hospitals, five rounds",
         plan=LocalPlan(
-            task="fedproof.tasks.breast_cancer:BreastCancer",
+            task="fedproof.tasks.breast_cancer:BreastCancerTask",
             nodes={f"hospital-{letter}": {"hospital": i, "hospitals": 3} for i, letter in enumerate("abc")},
             rounds=rounds or 5,
             policy={"max-contributors": "8"},
         ),
         centralised={"hospital": "all", "hospitals": 3},
-        plain=True,
         targets=("within 1 point of centralised",),
     )
 
@@ -81,10 +84,14 @@ def _fashion_case(rounds: int | None) -> Case:
             task="fedproof.tasks.fashion_mnist:FashionMnist",
             nodes={f"node-{i}": {**common, "node": i} for i in range(nodes)},
             rounds=rounds or 20,
-            policy={"max-contributors": "16", "min-contributors": "8", "attestation-quorum": "6", "commit-window-s": "3600"},
+            policy={
+                "max-contributors": "16",
+                "min-contributors": "8",
+                "attestation-quorum": "6",
+                "commit-window-s": "3600",
+            },
         ),
         centralised={**common, "node": "all"},
-        plain=True,
         targets=("at least 87 %", "within 0.5 point of plain float32"),
     )
 
@@ -155,8 +162,7 @@ def _baselines(case: Case, policy: Path) -> dict[str, Any]:
     command += ["--rounds", str(case.plan.rounds), "--centralised", json.dumps(case.centralised)]
     for name, settings in case.plan.nodes.items():
         command += ["--node", f"{name}:{json.dumps(settings)}"]
-    if case.plain:
-        command.append("--plain-fedavg")
+    command += ["--plain-fedavg", "--no-local"]
     started = time.monotonic()
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -165,23 +171,27 @@ def _baselines(case: Case, policy: Path) -> dict[str, Any]:
 
 def _as_markdown(case: Case, row: Mapping[str, Any]) -> str:
     plain = row["plain_fedavg"][-1]
-    lines: Sequence[tuple[str, str]] = (
-        ("parameters", f"{row['parameters']:,}"),
-        ("rounds finalised", f"{row['rounds_finalised']} of {case.plan.rounds}"),
-        ("accuracy, encrypted and on the ledger", f"{row['accuracy']:.2%}"),
-        ("accuracy, same run in plain float32", f"{plain:.2%} (difference {100 * (row['accuracy'] - plain):+.2f} points)"),
-        ("accuracy, centralised", f"{row['centralised']:.2%}"),
-        ("upload, bytes per parameter", f"{row['bytes_per_parameter']:.2f}"),
-        ("gas per update commitment, largest", f"{row['gas_per_commitment_max']:,}"),
-        ("gas per round, median", f"{row['gas_per_round_median']:,.0f}"),
-        ("set-up / training / audit, s", f"{row['setup_s']:.0f} / {row['training_s']:.0f} / {row['audit_s']:.0f}"),
-        ("audit", "every check holds" if row["audit_exit_status"] == 0 else "REFUSED"),
-        ("peak memory, aggregator / largest node, MB",
-         f"{row['peak_memory_mb'].get('aggregator', 0)} / "
-         f"{max((v for k, v in row['peak_memory_mb'].items() if k != 'aggregator'), default=0)}"),
-    )  # fmt: skip
-    table = "\n".join(f"| {name} | {value} |" for name, value in lines)
-    return f"## {case.title}\n\nMust reach: {'; '.join(case.targets)}. Machine: {row['machine']}.\n\n| | |\n|---|---|\n{table}\n"
+    memory = row["peak_memory_mb"]
+    largest_node = max((value for name, value in memory.items() if name != "aggregator"), default=0)
+    points = 100 * (row["accuracy"] - plain)
+    lines = {
+        "parameters": f"{row['parameters']:,}",
+        "rounds finalised": f"{row['rounds_finalised']} of {case.plan.rounds}",
+        "accuracy, encrypted and on the ledger": f"{row['accuracy']:.2%}",
+        "accuracy, same run in plain float32": f"{plain:.2%} (difference {points:+.2f} points)",
+        "accuracy, centralised": f"{row['centralised']:.2%}",
+        "upload, bytes per parameter": f"{row['bytes_per_parameter']:.2f}",
+        "gas per update commitment, largest": f"{row['gas_per_commitment_max']:,}",
+        "gas per round, median": f"{row['gas_per_round_median']:,.0f}",
+        "set-up / training / audit, s": " / ".join(
+            f"{row[k]:.0f}" for k in ("setup_s", "training_s", "audit_s")
+        ),
+        "audit": "every check holds" if row["audit_exit_status"] == 0 else "REFUSED",
+        "peak memory, aggregator / largest node, MB": f"{memory.get('aggregator', 0)} / {largest_node}",
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in lines.items())
+    reach = f"Must reach: {'; '.join(case.targets)}. Machine: {row['machine']}."
+    return f"## {case.title}\n\n{reach}\n\n| | |\n|---|---|\n{table}\n"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     FedproofError
     ├── ConfigurationError      what the user wrote: files, keys, passwords, tasks
-    │   └── PolicyMismatch      the local policy is not the one on the ledger
+    │   ├── PolicyMismatch      the local policy is not the one on the ledger
+    │   └── TaskFailed          the user's task raised, or returned what a task may not return
     ├── UpdateRefused           our own update may not be sent (NaN, wrong shape, beyond the codec's bounds)
     ├── PeerError               what another party sent
     │   ├── MalformedMessage    bytes that are not what the format says
@@ -11,8 +12,10 @@
     ├── LedgerError             the chain
     │   ├── LedgerUnreachable   no endpoint answered, after bounded retries
     │   ├── WrongContract       no code, or other code, at the address
+    │   ├── HistoryBroken       events are missing, altered or out of order
     │   └── Reverted            the contract refused; carries the custom error's name and arguments
-    └── NetworkError            the aggregator did not answer, after bounded retries
+    ├── NetworkError            the aggregator did not answer, after bounded retries
+    └── WorkerDied              the training process was killed, or crashed
 
 A message says what was expected, what came, and where.
 """
@@ -32,6 +35,10 @@ class ConfigurationError(FedproofError):
 
 class PolicyMismatch(ConfigurationError):
     """The local policy document's digest differs from the ledger's."""
+
+
+class TaskFailed(ConfigurationError):
+    """The user's task raised, or returned what a task may not return; carries its traceback as text."""
 
 
 class UpdateRefused(FedproofError):
@@ -66,6 +73,10 @@ class WrongContract(LedgerError):
     """There is no code, or other code than the artifact's, at the contract's address."""
 
 
+class HistoryBroken(LedgerError):
+    """Events that do not replay, or do not replay to the contract's history hash."""
+
+
 class Reverted(LedgerError):
     """The contract refused a call or a transaction.
 
@@ -82,3 +93,7 @@ class Reverted(LedgerError):
 
 class NetworkError(FedproofError):
     """The aggregator did not answer, after bounded retries."""
+
+
+class WorkerDied(FedproofError):
+    """The training process was killed, or crashed; its work is lost, and a new one can do it again."""

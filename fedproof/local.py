@@ -83,7 +83,8 @@ class LocalFederation:
         self.book: AddressBook | None = None
         self._admin: LocalAccount | None = None
         self._processes: dict[str, _Running] = {}
-        self._port = _free_port()  # fixed, so that nodes find the aggregator again after its restart
+        # Fixed, so that nodes find the aggregator again after its restart; a test may put a proxy between.
+        self.listen_port = self.target_port = _free_port()
         if self.folder.exists() and any(self.folder.iterdir()):
             raise ConfigurationError(f"expected an empty or new folder for the run, got {self.folder}")
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -114,9 +115,7 @@ class LocalFederation:
         password = self._write_password(operator / "password")
         self._admin = create_wallet(operator / "admin.json", password)
         aggregator = create_wallet(operator / "wallet.json", password)
-        authority = self.folder / "authority"
-        make_authority(authority, "fedproof local authority")
-        issue_certificate(operator, authority, "aggregator", hosts=["localhost", "127.0.0.1"])
+        self.issue_certificate(operator, "aggregator")
 
         policy_path = self.folder / "policy.toml"
         describe = self._command(
@@ -133,7 +132,13 @@ class LocalFederation:
             for name in self.plan.nodes
         }
         addresses = [as_address(raw, "wallet.json") for raw in self.node_names]
-        self._fund([as_address(self._admin.address, "admin"), as_address(aggregator.address, "aggregator"), *addresses])
+        self._fund(
+            [
+                as_address(self._admin.address, "admin"),
+                as_address(aggregator.address, "aggregator"),
+                *addresses,
+            ]
+        )
         self.book = deploy_federation(
             self.rpc_url,
             self._admin,
@@ -154,6 +159,13 @@ class LocalFederation:
         ledger.adopt_policy(policy)
         ledger.request_epoch(addresses[0])
 
+    def issue_certificate(self, folder: Path, name: str) -> None:
+        """Make a TLS key and certificate for this machine, and the authority first if there is none."""
+        authority = self.folder / "authority"
+        if not authority.exists():
+            make_authority(authority, "fedproof local authority")
+        issue_certificate(folder, authority, name, hosts=["localhost", "127.0.0.1"])
+
     def start(self) -> None:
         """Start the aggregator and the nodes."""
         self.start_aggregator()
@@ -163,7 +175,10 @@ class LocalFederation:
     def start_aggregator(self) -> None:
         """Start the aggregator's daemon and wait until it serves."""
         self._write_aggregator_config()
-        self._spawn("aggregator", ["aggregator", "run", "--config", str(self.folder / "aggregator" / "aggregator.toml")])
+        self._spawn(
+            "aggregator",
+            ["aggregator", "run", "--config", str(self.folder / "aggregator" / "aggregator.toml")],
+        )
         self._await_event("aggregator", "serving")
 
     def start_node(self, name: str) -> None:
@@ -180,7 +195,7 @@ class LocalFederation:
     # While it runs
 
     def events(self) -> Iterator[Event]:
-        """Yield the events that the processes have logged since the last call, each with its process's name."""
+        """Yield what the processes have logged since the last call, each event with its process's name."""
         for running in list(self._processes.values()):
             yield from self._read_log(running)
 
@@ -211,8 +226,8 @@ class LocalFederation:
         self._processes[name].process.wait()
 
     def is_done(self) -> bool:
-        """Return whether the aggregator and every node have finished."""
-        return not any(self.is_running(name) for name in ["aggregator", *self.plan.nodes])
+        """Return whether every node has ended, which each does once the last round is over."""
+        return not any(self.is_running(name) for name in self.plan.nodes)
 
     def stop(self) -> None:
         """Stop every process, the chain last; those that do not heed are killed."""
@@ -241,14 +256,23 @@ class LocalFederation:
         command = ["node", "init", str(folder), "--name", name, "--task", self.plan.task]
         command += ["--password-file", str(password_file), "--authority", str(self.folder / "authority")]
         command += ["--policy", str(self.folder / "policy.toml"), "--rpc-url", self.rpc_url]
-        command += ["--address-book", str(self.folder / "address-book.json"), "--target", f"localhost:{self._port}"]
+        command += [
+            "--address-book",
+            str(self.folder / "address-book.json"),
+            "--target",
+            f"localhost:{self.target_port}",
+        ]
         for key, value in self.plan.nodes[name].items():
             command += ["--task-setting", f"{key}={json.dumps(value)}"]
         return self._command(*command)
 
     def _policy_options(self) -> list[str]:
         settings = next(iter(self.plan.nodes.values()))
-        options = [part for key, value in settings.items() for part in ("--task-setting", f"{key}={json.dumps(value)}")]
+        options = [
+            part
+            for key, value in settings.items()
+            for part in ("--task-setting", f"{key}={json.dumps(value)}")
+        ]
         return options + [part for key, value in self.plan.policy.items() for part in (f"--{key}", value)]
 
     def _write_aggregator_config(self) -> None:
@@ -260,21 +284,20 @@ class LocalFederation:
             "name": "aggregator",
             "state_dir": "state",
             "store": "store",
-            "policy": str(self.folder / "policy.toml"),
-            "listen": f"127.0.0.1:{self._port}",
+            "policy": "../policy.toml",
+            "listen": f"127.0.0.1:{self.listen_port}",
             "rounds": self.plan.rounds,
             "expected_nodes": len(self.plan.nodes),
-            "exit_when_finished": True,
             "chain": {
                 "rpc_url": self.rpc_url,
-                "address_book": str(self.folder / "address-book.json"),
+                "address_book": "../address-book.json",
                 "keystore": "wallet.json",
                 "password_file": "password",
             },
             "tls": {
-                "ca": str(self.folder / "authority" / "ca.pem"),
-                "certificate": "aggregator.pem",
-                "key": "aggregator.key",
+                "ca": "../authority/ca.crt",
+                "certificate": "tls.crt",
+                "key": "tls.key",
             },
         }
         path.write_text(tomlkit.dumps(config))
@@ -302,7 +325,7 @@ class LocalFederation:
             )
             if "error" in answer:
                 raise ConfigurationError(
-                    f"expected a development chain that gives test ether (anvil_setBalance) at {self.rpc_url}, "
+                    f"expected a chain that gives test ether (anvil_setBalance) at {self.rpc_url}, "
                     f"got {answer['error']}"
                 )
 
@@ -369,7 +392,9 @@ class LocalFederation:
 def _finish(process: subprocess.Popen[bytes], what: str) -> None:
     output, _ = process.communicate(timeout=START_TIMEOUT_S)
     if process.returncode != 0:
-        raise ProcessFailed(f"{what} ended with status {process.returncode}\n{output.decode(errors='replace')}")
+        raise ProcessFailed(
+            f"{what} ended with status {process.returncode}\n{output.decode(errors='replace')}"
+        )
 
 
 def _free_port() -> int:

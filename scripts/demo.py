@@ -1,7 +1,7 @@
 """The demo: three hospitals train a model together on an embedded chain, and an audit proves what happened.
 
-Every role is a process of its own: the chain, the aggregator, three nodes and their training workers. Then the
-evidence is audited, and audited once more after a single byte of a copy has been flipped.
+Every role is a process of its own: the chain, the aggregator, three nodes and their training workers. Then
+the evidence is audited, and audited once more after a single byte of a copy has been flipped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fedproof.local import Event, LocalFederation, LocalPlan
 from fedproof.run_summary import RunSummary
 
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
-TASK = "fedproof.tasks.breast_cancer:BreastCancer"
+TASK = "fedproof.tasks.breast_cancer:BreastCancerTask"
 POLL_S = 0.1
 
 
@@ -46,7 +46,10 @@ def main() -> int:
     )
     try:
         with LocalFederation(folder, plan) as federation:
-            console.print(f"[bold]fedproof demo[/]: {len(HOSPITALS)} hospitals, {arguments.rounds} rounds; everything lies under {folder}")
+            console.print(
+                f"[bold]fedproof demo[/]: {len(HOSPITALS)} hospitals, {arguments.rounds} rounds; "
+                f"everything lies under {folder}"
+            )
             with console.status("starting the chain, deploying the contract, admitting the nodes"):
                 federation.prepare()
             console.print(f"contract {federation.contract} on {federation.rpc_url}")
@@ -82,11 +85,19 @@ POLICY: Mapping[str, str] = {
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of training (default: 5)")
-    parser.add_argument("--run-dir", type=Path, help="new folder for everything the run makes (default: runs/demo-<time>)")
-    parser.add_argument("--rpc-url", help="a development chain that runs already, such as anvil (default: our own)")
-    parser.add_argument("--json", action="store_true", help="print one machine-readable summary; progress goes to stderr")
+    parser.add_argument(
+        "--run-dir", type=Path, help="new folder for everything the run makes (default: runs/demo-<time>)"
+    )
+    parser.add_argument(
+        "--rpc-url", help="a development chain that runs already, such as anvil (default: our own)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one machine-readable summary; progress goes to stderr"
+    )
     return parser.parse_args()
 
 
@@ -140,35 +151,30 @@ def _rounds_table(summary: RunSummary) -> Table:
     return rounds
 
 
+# What a line says of each event; the other events go to the logs only.
+PHRASES: Mapping[str, str] = {
+    "round_opened": "opened the round, gas {gas:,}",
+    "trained": "trained on {examples} examples, loss {loss:.4f}",
+    "committed": "committed, gas {gas:,}",
+    "uploaded": "sent {bytes_sent:,} bytes, encrypted",
+    "sealed": "sealed the contributors, gas {gas:,}",
+    "aggregated": "published the encrypted sum, gas {gas:,}",
+    "verified": "verified {chunks} of {of} chunks of the sum",
+    "applied": "applied it: loss {loss:.4f}, accuracy {accuracy:.1%}",
+    "attested": "attested the new model, gas {gas:,}",
+    "finalised": "finalised with {attestations} equal attestations, gas {gas:,}",
+    "round_failed": "gave the round up: {reason}",
+    "round_skipped": "skipped the round: {reason}",
+    "error": "error: {message}",
+}
+
+
 def _plain_line(event: Event) -> str | None:
-    kind, who = event["event"], event["process"]
-    where = f"round {event['round']}  {who:<11}" if "round" in event else f"         {who:<11}"
-    match kind:
-        case "round_opened":
-            return f"{where} opened the round, gas {event['gas']:,}"
-        case "trained":
-            return f"{where} trained on {event['examples']} examples, loss {event['loss']:.4f}"
-        case "committed":
-            return f"{where} committed, gas {event['gas']:,}"
-        case "uploaded":
-            return f"{where} sent {event['bytes_sent']:,} bytes, encrypted"
-        case "sealed":
-            return f"{where} sealed with {len(event['contributors'])} contributors, gas {event['gas']:,}"
-        case "aggregated":
-            return f"{where} published the encrypted sum, gas {event['gas']:,}"
-        case "verified":
-            return f"{where} verified {event['chunks']} of {event['of']} chunks of the sum"
-        case "applied":
-            return f"{where} applied it: loss {event['loss']:.4f}, accuracy {event['accuracy']:.1%}"
-        case "attested":
-            return f"{where} attested the new model, gas {event['gas']:,}"
-        case "finalised":
-            return f"{where} finalised with {event['attestations']} equal attestations, gas {event['gas']:,}"
-        case "round_failed" | "round_skipped":
-            return f"{where} {kind.replace('_', ' ')}: {event['reason']}"
-        case "error":
-            return f"{where} error: {event['message']}"
-    return None
+    phrase = PHRASES.get(event["event"])
+    if phrase is None:
+        return None
+    number = f"round {event['round']}" if "round" in event else ""
+    return f"{number:<8} {event['process']:<11} {phrase.format_map(event)}"
 
 
 def _show_results(console: Console, summary: RunSummary, baselines: Mapping[str, Any]) -> None:
@@ -193,7 +199,17 @@ def _show_results(console: Console, summary: RunSummary, baselines: Mapping[str,
 
 
 def _start_baselines(policy: Path, rounds: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fedproof.baselines", "--task", TASK, "--policy", str(policy), "--rounds", str(rounds)]
+    command = [
+        sys.executable,
+        "-m",
+        "fedproof.baselines",
+        "--task",
+        TASK,
+        "--policy",
+        str(policy),
+        "--rounds",
+        str(rounds),
+    ]
     for name, index in zip(HOSPITALS, range(3), strict=True):
         command += ["--node", f"{name}:" + json.dumps({"hospital": index, "hospitals": 3})]
     command += ["--centralised", json.dumps({"hospital": "all", "hospitals": 3})]
@@ -210,7 +226,9 @@ def _finish(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def _audit(console: Console, folder: Path, title: str, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "fedproof", "audit", "verify", "--run", str(folder), *options]
-    console.print(f"\n[bold]{title}[/]: fedproof audit verify --run {folder} {' '.join(options)}", highlight=False)
+    console.print(
+        f"\n[bold]{title}[/]: fedproof audit verify --run {folder} {' '.join(options)}", highlight=False
+    )
     report = subprocess.run(command, capture_output=True, text=True, check=False)
     console.print(Text(report.stdout + report.stderr), highlight=False)
     return {"exit_status": report.returncode, "report": report.stdout.splitlines()}
@@ -220,7 +238,10 @@ def _audit_tampered(console: Console, folder: Path) -> dict[str, Any]:
     """Flip one bit of one stored ciphertext in a copy of the evidence, and audit the copy."""
     copy = folder / "tampered-store"
     shutil.copytree(folder / "aggregator" / "store", copy)
-    victim = max((path for path in (copy / "objects").rglob("*") if path.is_file()), key=lambda p: (p.stat().st_size, p.name))
+    victim = max(
+        (path for path in (copy / "objects").rglob("*") if path.is_file()),
+        key=lambda p: (p.stat().st_size, p.name),
+    )
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.chmod(0o644)

@@ -100,7 +100,9 @@ def test_a_killed_node_resumes(tmp_path: Path) -> None:
         federation.start()
         events = kill_at_each(federation, victim, moments)
         assert all(len(event["contributors"]) == 3 for event in of_kind(events, "sealed"))
-        assert {event["round"] for event in of_kind(events, "applied") if event["process"] == victim} == set(range(1, 7))
+        assert {event["round"] for event in of_kind(events, "applied") if event["process"] == victim} == set(
+            range(1, 7)
+        )
         assert audit(federation.folder).returncode == 0
 
 
@@ -117,7 +119,7 @@ def test_a_killed_aggregator_resumes(tmp_path: Path) -> None:
 
 
 def kill_at_each(federation: LocalFederation, victim: str, moments: tuple[str, ...]) -> list[Event]:
-    """Kill the victim at the first moment in round 1, at the second in round 2, and so on; return all events."""
+    """Kill the victim at the first moment in round 1, the second in round 2, ...; return all events."""
     events: list[Event] = []
     for number, moment in enumerate(moments, start=1):
         events += follow(

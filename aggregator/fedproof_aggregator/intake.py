@@ -1,0 +1,255 @@
+"""Taking updates in: every check that stands between a peer's bytes and the store.
+
+If a peer is malicious, then at most its own update is lost: nothing is stored before it is checked against the
+commitment on the ledger, and what was stored before a refusal stays, so that an honest sender resumes there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from fedproof.digests import Address, Digest, as_address, as_digest, checksum_address
+from fedproof.errors import DigestMismatch, MalformedMessage
+from fedproof.ledger.events import ExclusionReason, MemberStatus, Phase
+from fedproof.ledger.history import Commitment, RoundRecord
+from fedproof.manifest import verify_header, verify_manifest
+from fedproof.merkle import leaf_digest
+from fedproof.store import ObjectStore
+from fedproof.wire.aggregation_pb2 import Chunk, UploadStart
+from fedproof_aggregator.journal import CopiedChunk, Journal, UploadStanding
+from fedproof_aggregator.refusal import Refused, malformed, out_of_turn
+from fedproof_aggregator.terms import Terms, TermsShelf, expect_update
+from fedproof_aggregator.view import LedgerView
+
+
+@dataclass(slots=True)
+class Incoming:
+    """An update that one stream is bringing.
+
+    Attributes:
+        round: of which round.
+        node: whose.
+        root: its root, as committed.
+        chunk_digests: of every chunk, in index order.
+        terms: the round's.
+        next_chunk: the index that has to come next.
+    """
+
+    round: int
+    node: Address
+    root: Digest
+    chunk_digests: Sequence[Digest]
+    terms: Terms
+    next_chunk: int
+
+    @property
+    def where(self) -> str:
+        """What messages about this update begin with."""
+        return _where(self.round, self.node)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every chunk is stored."""
+        return self.next_chunk == len(self.chunk_digests)
+
+
+class Intake:
+    """Admits updates, chunk by chunk."""
+
+    def __init__(self, *, view: LedgerView, store: ObjectStore, journal: Journal, shelf: TermsShelf) -> None:
+        self._view = view
+        self._store = store
+        self._journal = journal
+        self._shelf = shelf
+
+    def find_standing(self, round_number: int, raw_node: bytes) -> UploadStanding | None:
+        """Return how far a node's update has come, or nothing if no header that counts has come.
+
+        Raises:
+            MalformedMessage: the node is no address.
+        """
+        node = as_address(raw_node, f"round {round_number}: node")
+        record = self._view.find_round(round_number)
+        commitment = record.commitments.get(node) if record is not None else None
+        if commitment is None:
+            return None
+        return self._journal.find_upload(round_number, node, root=commitment.update_root)
+
+    def begin(self, start: UploadStart) -> Incoming:
+        """Return the update that a stream may bring, from its first message.
+
+        The ledger is read again before it is held against a node that its answer is no.
+
+        1. The node is admitted.
+        2. The round is open.
+        3. The node has committed in it.
+        4. The header's root is the committed one.
+        5. The manifest is canonical, and each of its fields is what the ledger and the policy say; there is one
+           digest for each chunk.
+        6. No chunk belongs to another update, and none comes twice in this one.
+        7. No chunk of it has been refused for good.
+
+        Raises:
+            Refused: a check fails. From 5 on the committed update can never count, which is journalled.
+            MalformedMessage: the node is no address, or a digest is not 32 bytes.
+        """
+        number = start.round
+        node = as_address(start.node, f"round {number}: node")
+        where = _where(number, node)
+        chunk_digests = [
+            as_digest(raw, f"{where}: chunk digest {i}") for i, raw in enumerate(start.header.chunk_digests)
+        ]
+        if not self._is_ready(number, node):
+            self._view.refresh()
+        # 1
+        member = self._view.find_member(node)
+        status = MemberStatus.NONE if member is None else member.status
+        if status is not MemberStatus.ADMITTED:
+            raise Refused(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{where}: expected an admitted node, its status is {status.name}",
+            )
+        # 2
+        record = self._require_open(number, where)
+        # 3
+        commitment = record.commitments.get(node)
+        if commitment is None:
+            raise out_of_turn(f"{where}: expected a commitment on the ledger before the upload, found none")
+        # 4
+        manifest = start.header.manifest
+        try:
+            parsed = verify_header(manifest, chunk_digests, root=commitment.update_root)
+        except DigestMismatch as error:
+            raise out_of_turn(f"{where}: {error} (the node's commitment)") from error
+        except MalformedMessage as error:
+            raise self._refuse_for_good(number, node, commitment, str(error)) from error
+        # 5
+        terms = self._find_terms(record)
+        try:
+            verify_manifest(parsed, expected=expect_update(self._view, record, node, terms))
+        except DigestMismatch as error:
+            raise self._refuse_for_good(number, node, commitment, str(error)) from error
+        # 6
+        self._store.put_header(manifest, chunk_digests)
+        try:
+            standing = self._journal.begin_upload(
+                number, node, root=commitment.update_root, chunk_digests=chunk_digests
+            )
+        except CopiedChunk as error:
+            raise self._refuse_for_good(
+                number, node, commitment, _describe_copy(error, number, node)
+            ) from error
+        # 7
+        if standing.reason is not None:
+            raise malformed(f"{where}: {standing.message} (refused before)")
+        return Incoming(number, node, commitment.update_root, chunk_digests, terms, standing.received)
+
+    def accept(self, incoming: Incoming, chunk: Chunk) -> None:
+        """Store the next chunk of an update.
+
+        1. The round is still open.
+        2. The index is the next one.
+        3. The length is the exact one.
+        4. The digest is the header's.
+        5. The frames are well formed.
+
+        Raises:
+            Refused: a check fails; what came before stays. After 5, and after 3 where the digest is the
+                header's, the committed update can never count, which is journalled.
+        """
+        # 1
+        if not self._is_open(incoming.round):
+            self._view.refresh()
+        record = self._require_open(incoming.round, incoming.where)
+        # 2
+        index, total = incoming.next_chunk, len(incoming.chunk_digests)
+        if incoming.is_complete:
+            raise malformed(
+                f"{incoming.where}: expected no chunk after the last of {total}, got chunk {chunk.index}"
+            )
+        if chunk.index != index:
+            kind = "again" if chunk.index < index else "out of order"
+            raise malformed(f"{incoming.where}: expected chunk {index}, got chunk {chunk.index} {kind}")
+        # 3
+        where = f"{incoming.where}, chunk {index}"
+        expected_bytes = incoming.terms.compute_chunk_bytes(index)
+        expected, came = incoming.chunk_digests[index], leaf_digest(chunk.data)
+        problem = ""
+        if len(chunk.data) != expected_bytes:
+            kind = "too large" if len(chunk.data) > expected_bytes else "too small"
+            problem = f"expected {expected_bytes} bytes, got {len(chunk.data)}: {kind}"
+        # 4
+        if came != expected:
+            raise malformed(
+                f"{where}: " + (problem or f"expected leaf digest {expected.hex()}, got {came.hex()}")
+            )
+        # 5
+        try:
+            incoming.terms.codec.check_update_chunk(chunk.data, index, incoming.terms.parameters)
+        except MalformedMessage as error:
+            problem = problem or str(error)
+        if problem:
+            commitment = record.commitments[incoming.node]
+            raise self._refuse_for_good(
+                incoming.round, incoming.node, commitment, f"chunk {index}: {problem}"
+            )
+        self._store.put(chunk.data)
+        # A crash here leaves a chunk that the journal does not know; the node sends it again.
+        self._journal.record_chunk(incoming.round, incoming.node, index=index)
+        incoming.next_chunk = index + 1
+
+    def _is_ready(self, number: int, node: Address) -> bool:
+        """Whether checks 1 to 3 pass on what was read of the ledger so far."""
+        member, record = self._view.find_member(node), self._view.find_round(number)
+        return (
+            member is not None
+            and member.status is MemberStatus.ADMITTED
+            and record is not None
+            and record.phase is Phase.OPEN
+            and node in record.commitments
+        )
+
+    def _is_open(self, number: int) -> bool:
+        record = self._view.find_round(number)
+        return record is not None and record.phase is Phase.OPEN
+
+    def _require_open(self, number: int, where: str) -> RoundRecord:
+        record = self._view.find_round(number)
+        phase = Phase.NONE if record is None else record.phase
+        if record is None or phase is not Phase.OPEN:
+            newest = self._view.current_round()
+            raise out_of_turn(
+                f"{where}: expected an open round, round {number} is in phase {phase.name}, and the newest is "
+                f"round {0 if newest is None else newest.number}"
+            )
+        return record
+
+    def _find_terms(self, record: RoundRecord) -> Terms:
+        return self._shelf.find(self._view.round_policy(record).digest)
+
+    def _refuse_for_good(self, number: int, node: Address, commitment: Commitment, message: str) -> Refused:
+        """Journal that a committed update can never count, since no other can take its place."""
+        self._journal.record_refusal(
+            number,
+            node,
+            root=commitment.update_root,
+            reason=ExclusionReason.MALFORMED,
+            message=message,
+        )
+        return malformed(f"{_where(number, node)}: {message}")
+
+
+def _where(number: int, node: Address) -> str:
+    return f"round {number}, node {checksum_address(node)}"
+
+
+def _describe_copy(error: CopiedChunk, number: int, node: Address) -> str:
+    if (error.round, error.node) == (number, node):
+        return f"chunk {error.index}: expected chunks that differ, got one of this update twice"
+    return (
+        f"chunk {error.index}: expected a chunk of no other update, got one of round {error.round}, "
+        f"node {checksum_address(error.node)}"
+    )

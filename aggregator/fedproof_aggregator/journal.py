@@ -1,0 +1,213 @@
+"""What the aggregator must not forget in a crash: which updates it holds, how much of each, and its own sums.
+
+The ledger is the truth about rounds and the store holds the bytes; this journal only says how far each upload
+has come. A row is written after the bytes that it speaks of are on the disk.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedproof.digests import Address, Digest, checksum_address
+from fedproof.errors import ConfigurationError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS federation (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    chain_id INTEGER NOT NULL,
+    contract BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS uploads (
+    round INTEGER NOT NULL,
+    node BLOB NOT NULL,
+    root BLOB NOT NULL,
+    chunks INTEGER NOT NULL,
+    received INTEGER NOT NULL DEFAULT 0,
+    reason INTEGER,
+    message TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (round, node)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS chunk_owners (
+    digest BLOB PRIMARY KEY,
+    round INTEGER NOT NULL,
+    node BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS chunk_owners_by_update ON chunk_owners (round, node);
+CREATE TABLE IF NOT EXISTS aggregates (
+    round INTEGER PRIMARY KEY,
+    root BLOB NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadStanding:
+    """How far an update has come.
+
+    Attributes:
+        root: the update's Merkle root, as committed.
+        chunks: how many chunks it has; 0 if its header was refused.
+        received: how many are on the disk, counted from the first.
+        reason: code of the reason for which it can never count, if there is one.
+        message: that reason in words.
+    """
+
+    root: Digest
+    chunks: int
+    received: int
+    reason: int | None
+    message: str
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every chunk is there and none was refused for good."""
+        return self.reason is None and self.received == self.chunks
+
+
+class CopiedChunk(Exception):
+    """A chunk digest that an earlier update holds already.
+
+    Attributes:
+        index: the chunk's index in the later update.
+        round: the earlier update's round.
+        node: the earlier update's node.
+    """
+
+    def __init__(self, index: int, round_number: int, node: Address) -> None:
+        super().__init__(index, round_number, node)
+        self.index = index
+        self.round = round_number
+        self.node = node
+
+
+class Journal:
+    """One SQLite file, shared by the threads of one process."""
+
+    def __init__(self, path: Path, *, chain_id: int, contract: Address) -> None:
+        """Open the journal, or begin one.
+
+        Raises:
+            ConfigurationError: the file belongs to another federation, or is not a journal.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            self._database.execute("PRAGMA journal_mode = WAL")
+            # A chunk that was acknowledged stays acknowledged, also after a power failure.
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.executescript(_SCHEMA)
+            self._database.execute(
+                "INSERT OR IGNORE INTO federation VALUES (1, ?, ?)", (chain_id, bytes(contract))
+            )
+            owner = self._database.execute("SELECT chain_id, contract FROM federation").fetchone()
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            raise ConfigurationError(f"{path}: expected an aggregator's journal, got: {error}") from error
+        if owner != (chain_id, bytes(contract)):
+            self._database.close()
+            raise ConfigurationError(
+                f"{path}: expected the journal of contract {checksum_address(contract)} on chain {chain_id}, "
+                f"got that of {checksum_address(Address(owner[1]))} on chain {owner[0]}"
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def find_upload(self, round_number: int, node: Address, *, root: Digest) -> UploadStanding | None:
+        """Return how far the update of that root has come, or nothing if its header is not known."""
+        with self._lock:
+            return self._find(round_number, node, root)
+
+    def _find(self, round_number: int, node: Address, root: Digest) -> UploadStanding | None:
+        row = self._database.execute(
+            "SELECT root, chunks, received, reason, message FROM uploads WHERE round = ? AND node = ?",
+            (round_number, bytes(node)),
+        ).fetchone()
+        # Another root than the ledger's is left from a block that the chain has dropped.
+        if row is None or row[0] != root:
+            return None
+        return UploadStanding(Digest(row[0]), *row[1:])
+
+    def begin_upload(
+        self, round_number: int, node: Address, *, root: Digest, chunk_digests: Sequence[Digest]
+    ) -> UploadStanding:
+        """Record an update's header, unless it is recorded, and return how far the update has come.
+
+        Raises:
+            CopiedChunk: a chunk belongs to another update; nothing is recorded.
+        """
+        key = (round_number, bytes(node))
+        with self._transaction() as database:
+            known = self._find(round_number, node, root)
+            if known is not None:
+                return known
+            database.execute("DELETE FROM chunk_owners WHERE round = ? AND node = ?", key)
+            for index, digest in enumerate(chunk_digests):
+                inserted = database.execute(
+                    "INSERT OR IGNORE INTO chunk_owners VALUES (?, ?, ?)", (bytes(digest), *key)
+                )
+                if inserted.rowcount == 0:
+                    first = database.execute(
+                        "SELECT round, node FROM chunk_owners WHERE digest = ?", (bytes(digest),)
+                    ).fetchone()
+                    raise CopiedChunk(index, first[0], Address(first[1]))
+            database.execute(
+                "INSERT OR REPLACE INTO uploads (round, node, root, chunks) VALUES (?, ?, ?, ?)",
+                (*key, bytes(root), len(chunk_digests)),
+            )
+        return UploadStanding(root, len(chunk_digests), 0, None, "")
+
+    def record_chunk(self, round_number: int, node: Address, *, index: int) -> None:
+        """Record that every chunk up to and including this one is on the disk; never takes one back."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE uploads SET received = max(received, ?) WHERE round = ? AND node = ?",
+                (index + 1, round_number, bytes(node)),
+            )
+
+    def record_refusal(
+        self, round_number: int, node: Address, *, root: Digest, reason: int, message: str
+    ) -> None:
+        """Record that the update of that root can never count. The first reason stays."""
+        with self._transaction() as database:
+            if self._find(round_number, node, root) is None:
+                database.execute(
+                    "INSERT OR REPLACE INTO uploads (round, node, root, chunks) VALUES (?, ?, ?, 0)",
+                    (round_number, bytes(node), bytes(root)),
+                )
+            database.execute(
+                "UPDATE uploads SET reason = ?, message = ? WHERE round = ? AND node = ? AND reason IS NULL",
+                (reason, message, round_number, bytes(node)),
+            )
+
+    def find_aggregate(self, round_number: int) -> Digest | None:
+        """Return the root of the round's sum, if it has been computed and stored."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT root FROM aggregates WHERE round = ?", (round_number,)
+            ).fetchone()
+        return None if row is None else Digest(row[0])
+
+    def record_aggregate(self, round_number: int, root: Digest) -> None:
+        """Record that the sum's chunks and header are on the disk."""
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO aggregates VALUES (?, ?)", (round_number, bytes(root)))

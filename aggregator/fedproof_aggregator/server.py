@@ -1,0 +1,107 @@
+"""The gRPC server: mutual TLS, health checking, reflection, and limits.
+
+Threads rather than asyncio: every handler hashes, checks coefficients, waits for the disk or reads the ledger,
+all of it blocking, and with a thread for each stream one may block without the others noticing. How many streams
+there can be is known beforehand, since the policy bounds the cohort.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from fedproof.config import TlsConfig
+from fedproof.errors import ConfigurationError
+from fedproof.files import read_whole
+from fedproof.wire import aggregation_pb2, aggregation_pb2_grpc
+
+SERVICE = aggregation_pb2.DESCRIPTOR.services_by_name["Aggregation"].full_name
+
+_OPTIONS = (
+    # A second aggregator on the same port is an error, not a way to share the load.
+    ("grpc.so_reuseport", 0),
+    # A node whose machine vanished holds its stream, and thereby a thread, for a minute and not for hours.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Nodes may look just as often whether we are still there.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+# The default inbound limit of 4 MiB stands: a header of 100,000 chunks, or a chunk of 1 MiB, is below it.
+
+_SPARE_STREAMS = 16
+_MOST_STREAMS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that accepts connections.
+
+    Attributes:
+        address: host and port, as a node would dial it.
+    """
+
+    address: str
+    _server: grpc.Server
+    _health: health.HealthServicer
+
+    def stop(self, grace_s: float) -> None:
+        """Refuse new calls, give those under way the grace time, and return when all have ended."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace_s).wait()
+
+
+def compute_stream_limit(max_contributors: int) -> int:
+    """Return how many calls are served at once: two for each node of the largest cohort, and some more."""
+    return min(2 * max_contributors + _SPARE_STREAMS, _MOST_STREAMS)
+
+
+def start_server(
+    servicer: aggregation_pb2_grpc.AggregationServicer, listen: str, *, tls: TlsConfig, max_streams: int
+) -> RunningServer:
+    """Serve the servicer and return once connections are accepted.
+
+    Args:
+        servicer: what answers.
+        listen: ``host:port``; port 0 takes a free one.
+        tls: our certificate, and the authority whose certificates clients must show.
+        max_streams: calls served at once; one more is told RESOURCE_EXHAUSTED.
+
+    Raises:
+        ConfigurationError: a PEM file cannot be read, or the address cannot be bound.
+    """
+    server = grpc.server(
+        ThreadPoolExecutor(max_workers=max_streams, thread_name_prefix="rpc"),
+        maximum_concurrent_rpcs=max_streams,
+        options=_OPTIONS,
+    )
+    aggregation_pb2_grpc.add_AggregationServicer_to_server(servicer, server)
+    health_servicer = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    credentials = grpc.ssl_server_credentials(
+        [(_read_pem(tls.key, "a PEM private key"), _read_pem(tls.certificate, "a PEM certificate"))],
+        root_certificates=_read_pem(tls.ca, "the PEM certificate of the federation's authority"),
+        require_client_auth=True,
+    )
+    try:
+        port = server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        raise ConfigurationError(f"listen: expected an address that can be bound, got {listen!r}") from error
+    server.start()
+    for service in ("", SERVICE):
+        health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    host = listen.rpartition(":")[0]
+    return RunningServer(f"{host}:{port}", server, health_servicer)
+
+
+def _read_pem(path: Path, what: str) -> bytes:
+    pem = read_whole(path, what)
+    if b"-----BEGIN " not in pem:
+        raise ConfigurationError(f"{path}: expected {what}, got other bytes")
+    return pem

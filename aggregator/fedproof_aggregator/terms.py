@@ -1,0 +1,131 @@
+"""What a round's policy means for updates: their manifests, their chunks, and the codec that reads them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from fedproof.codec.update import Codec
+from fedproof.digests import Address, Digest
+from fedproof.errors import MissingObject
+from fedproof.ledger.history import Commitment, RoundRecord
+from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest
+from fedproof.policy import Policy
+from fedproof.store import ObjectStore
+from fedproof_aggregator.view import LedgerView
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A policy and what follows from it.
+
+    Attributes:
+        policy: the document.
+        codec: encodes and adds under it.
+        chunks: how many chunks each update and sum has.
+    """
+
+    policy: Policy
+    codec: Codec
+    chunks: int
+
+    @property
+    def parameters(self) -> int:
+        """Values in the flat vector."""
+        return self.policy.model.parameters
+
+    def compute_chunk_bytes(self, index: int) -> int:
+        """Return the exact length of an update's chunk."""
+        parameters = self.codec.parameters
+        return parameters.frames_in_chunk(index, self.parameters) * parameters.update_frame_bytes
+
+    def compute_update_bytes(self) -> int:
+        """Return the exact length of an update's chunks together."""
+        return sum(self.compute_chunk_bytes(index) for index in range(self.chunks))
+
+
+class TermsShelf:
+    """The terms of each policy that was served: the configured one, and older ones from the store."""
+
+    def __init__(self, policy: Policy, *, store: ObjectStore) -> None:
+        """Put the configured policy on the shelf, and into the store for auditors."""
+        self._store = store
+        self._lock = threading.Lock()
+        self._terms = {policy.digest: _derive(policy)}
+        store.put_policy(policy.digest, policy.canonical())
+
+    def find(self, digest: Digest) -> Terms:
+        """Return the terms of the policy of that digest.
+
+        Raises:
+            MissingObject: neither the configuration nor the store holds it.
+            PeerError: the store's copy has rotted.
+        """
+        with self._lock:
+            terms = self._terms.get(digest)
+            if terms is None:
+                terms = self._terms[digest] = _derive(Policy.parse(self._store.get_policy(digest)))
+            return terms
+
+
+def _derive(policy: Policy) -> Terms:
+    parameters = policy.codec_parameters()
+    return Terms(policy, Codec(parameters), parameters.chunk_count(policy.model.parameters))
+
+
+def expect_update(view: LedgerView, record: RoundRecord, node: Address, terms: Terms) -> UpdateManifest:
+    """Return the one manifest that the node's update may have: the ledger and the policy fix each field.
+
+    Raises:
+        MissingObject: the node has not committed in the round.
+    """
+    commitment = require_commitment(record, node)
+    return UpdateManifest(
+        chain_id=view.chain_id,
+        contract=view.contract,
+        round=record.number,
+        node=node,
+        epoch=record.epoch,
+        policy_digest=terms.policy.digest,
+        base_model=record.base_model,
+        parameters=terms.parameters,
+        chunks=terms.chunks,
+        examples=commitment.examples,
+    )
+
+
+def describe_aggregate(view: LedgerView, record: RoundRecord, terms: Terms) -> AggregateManifest:
+    """Return the manifest of a sealed round's sum.
+
+    Raises:
+        MissingObject: a contributor has not committed in the round.
+    """
+    contributors = []
+    for node in record.contributors:
+        commitment = require_commitment(record, node)
+        contributors.append(Contribution(node, commitment.update_root, commitment.examples))
+    return AggregateManifest(
+        chain_id=view.chain_id,
+        contract=view.contract,
+        round=record.number,
+        epoch=record.epoch,
+        policy_digest=terms.policy.digest,
+        contributors=tuple(
+            Contribution(node, commitment.update_root, commitment.examples)
+            for node, commitment in commitments
+        ),
+        parameters=terms.parameters,
+        chunks=terms.chunks,
+    )
+
+
+def require_commitment(record: RoundRecord, node: Address) -> Commitment:
+    """Return what a node committed to in a round.
+
+    Raises:
+        MissingObject: it has not committed.
+    """
+    commitment = record.commitments.get(node)
+    if commitment is None:
+        raise MissingObject(f"round {record.number}, node 0x{node.hex()}: expected a commitment, found none")
+    return commitment

@@ -1,0 +1,130 @@
+"""What the aggregator has read of the ledger: events, replayed and checked against the running hash."""
+
+from __future__ import annotations
+
+import threading
+
+from fedproof.digests import Address, Digest
+from fedproof.errors import HistoryBroken, MissingObject
+from fedproof.ledger.client import Ledger
+from fedproof.ledger.events import MemberStatus, OnChainPolicy
+from fedproof.ledger.history import EpochRecord, History, MemberRecord, RoundRecord
+
+
+class LedgerView:
+    """The newest state that was read, for all threads; `refresh` reads what came since.
+
+    Every record that it returns is immutable: it is the state as of the last refresh, whatever happens after.
+
+    Attributes:
+        chain_id: the chain's EIP-155 number.
+        contract: the federation's contract.
+    """
+
+    def __init__(self, ledger: Ledger, *, first_block: int = 0) -> None:
+        """Read the ledger for the first time.
+
+        Args:
+            ledger: the connection to read.
+            first_block: no event of the contract is older.
+
+        Raises:
+            LedgerError: as `refresh`.
+        """
+        self.chain_id = ledger.chain_id
+        self.contract = ledger.contract
+        self._ledger = ledger
+        self._first_block = first_block
+        self._lock = threading.Lock()
+        self._history = self._begin()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read up to the newest block.
+
+        Raises:
+            LedgerUnreachable: the endpoint does not answer.
+            HistoryBroken: the events, read afresh, do not add up to the contract's running hash.
+        """
+        with self._lock:
+            try:
+                self._read_on()
+            except HistoryBroken:
+                # The chain may have dropped blocks that were replayed. From the start, it has to add up.
+                self._history = self._begin()
+                self._read_on()
+
+    def _begin(self) -> History:
+        history = History()
+        history.next_block = self._first_block
+        return history
+
+    def _read_on(self) -> None:
+        newest = self._ledger.block_number()
+        if newest < self._history.next_block:
+            return
+        events = self._ledger.events(self._history.next_block, newest)
+        history_hash = self._ledger.history_hash(at_block=newest)
+        self._history.extend(events, to_block=newest)
+        self._history.verify(history_hash)
+
+    def current_round(self) -> RoundRecord | None:
+        """Return the newest round, if there is one."""
+        with self._lock:
+            return self._history.current_round
+
+    def find_round(self, number: int) -> RoundRecord | None:
+        """Return a round, if it has been opened."""
+        with self._lock:
+            return self._history.rounds.get(number)
+
+    def find_member(self, node: Address) -> MemberRecord | None:
+        """Return a node's standing, if it has applied."""
+        with self._lock:
+            return self._history.members.get(node)
+
+    def find_epoch(self, number: int) -> EpochRecord | None:
+        """Return an epoch, if it has been published."""
+        with self._lock:
+            return self._history.epochs.get(number)
+
+    def current_epoch(self) -> EpochRecord | None:
+        """Return the newest epoch, if there is one."""
+        with self._lock:
+            return self._history.current_epoch
+
+    def key_maker(self) -> Address | None:
+        """Return who has been asked for the next epoch and has not published it, if anyone."""
+        with self._lock:
+            return self._history.key_maker
+
+    def is_wrapping_key(self, digest: Digest) -> bool:
+        """Return whether a member that is not suspended has registered the public key of that digest."""
+        with self._lock:
+            return any(
+                member.wrapping_key_digest == digest
+                for member in self._history.members.values()
+                if member.status is not MemberStatus.SUSPENDED
+            )
+
+    def admitted(self) -> tuple[Address, ...]:
+        """Return the admitted nodes, ascending."""
+        with self._lock:
+            return self._history.admitted
+
+    def policy(self) -> OnChainPolicy | None:
+        """Return the policy that the next round will follow, if one was adopted."""
+        with self._lock:
+            return self._history.policies.get(len(self._history.policies))
+
+    def round_policy(self, record: RoundRecord) -> OnChainPolicy:
+        """Return the policy that a round follows.
+
+        Raises:
+            MissingObject: the history holds no such version.
+        """
+        with self._lock:
+            policy = self._history.policies.get(record.policy_version)
+        if policy is None:
+            raise MissingObject(f"round {record.number}: expected policy version {record.policy_version}")
+        return policy

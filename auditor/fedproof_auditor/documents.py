@@ -1,0 +1,131 @@
+"""Check 3: the policy documents that an audit works with are those that the ledger adopted. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedproof.codec.parameters import CodecParameters
+from fedproof.errors import ConfigurationError
+from fedproof.ledger.events import PolicyAdopted
+from fedproof.policy import Policy
+from fedproof_auditor.chronicle import Chronicle
+from fedproof_auditor.findings import CheckFailed, Failure, Findings, require_equal, spell
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptedPolicy:
+    """A policy document that is the ledger's, and the codec's parameters that follow from it."""
+
+    document: Policy
+    parameters: CodecParameters
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks an update has."""
+        return self.parameters.chunk_count(self.document.model.parameters)
+
+
+def verify_documents(
+    chronicle: Chronicle, documents: Mapping[str, Policy], findings: Findings
+) -> dict[int, AdoptedPolicy]:
+    """Return the document of each version that a round or an epoch rests on, collecting failures of check 3.
+
+    1. Each document that was handed in is one that the ledger adopted.
+    2. There is a document for each version that a round or epoch rests on.
+    3. What the contract enforces is what that document says, and the first one's genesis is the first model.
+
+    Args:
+        chronicle: what happened.
+        documents: the documents that were handed in or stored, by where they come from.
+        findings: takes the failures.
+    """
+    adopted = {event.policy.digest: event for event in chronicle.policies.values()}
+    for where, document in documents.items():  # 1
+        with findings.collect(3):
+            if document.digest not in adopted:
+                raise CheckFailed(
+                    Failure(
+                        check=3,
+                        field=f"digest of {where}",
+                        expected=_digests(chronicle),
+                        got=spell(document.digest),
+                    )
+                )
+    by_digest = {document.digest: document for document in documents.values()}
+    found: dict[int, AdoptedPolicy] = {}
+    for version, first_round in _used_versions(chronicle).items():
+        event = chronicle.policies.get(version)
+        if event is None:
+            continue  # a version that was never adopted is a failure of check 4
+        with findings.collect(3):
+            present = by_digest.get(event.policy.digest)
+            if present is None:  # 2
+                raise CheckFailed(
+                    Failure(
+                        check=3,
+                        round=first_round,
+                        field=f"document of policy version {version}",
+                        expected=f"digest {spell(event.policy.digest)}",
+                        got=", ".join(spell(digest) for digest in by_digest) or "no document",
+                    )
+                )
+            verify_terms(present, event)  # 3
+            found[version] = AdoptedPolicy(present, plan_codec(present, version=version))
+    return found
+
+
+def verify_terms(document: Policy, event: PolicyAdopted) -> None:
+    """Check 3: what the contract enforces of a policy is what the document says.
+
+    Raises:
+        CheckFailed: naming the first field that differs.
+    """
+    rounds, on_chain = document.rounds, event.policy
+    terms: list[tuple[str, object, object]] = [
+        ("min_contributors", rounds.min_contributors, on_chain.min_contributors),
+        ("attestation_quorum", rounds.attestation_quorum, on_chain.attestation_quorum),
+        ("max_examples", rounds.max_examples, on_chain.max_examples),
+        ("commit_window_s", rounds.commit_window_s, on_chain.commit_window),
+        ("aggregate_window_s", rounds.aggregate_window_s, on_chain.aggregate_window),
+        ("attest_window_s", rounds.attest_window_s, on_chain.attest_window),
+    ]
+    if event.version == 1:
+        terms.append(("genesis model", document.model.genesis, event.head_model))
+    for name, expected, came in terms:
+        require_equal(came, expected, check=3, field=f"policy version {event.version}: {name}")
+
+
+def plan_codec(document: Policy, *, version: int) -> CodecParameters:
+    """Return the codec's parameters for a document.
+
+    Raises:
+        CheckFailed: no parameters keep its sums exact.
+    """
+    try:
+        return document.codec_parameters()
+    except ConfigurationError as error:
+        raise CheckFailed(
+            Failure(
+                check=3,
+                field=f"codec of policy version {version}",
+                expected="parameters that keep sums exact",
+                got=str(error),
+            )
+        ) from error
+
+
+def _used_versions(chronicle: Chronicle) -> dict[int, int | None]:
+    """Return the versions that something rests on, each with the first round under it."""
+    used: dict[int, int | None] = {}
+    for record in sorted(chronicle.rounds.values(), key=lambda each: each.number):
+        used.setdefault(record.opened.policy_version, record.number)
+    for epoch in chronicle.epochs.values():
+        if epoch.policy_version:
+            used.setdefault(epoch.policy_version, None)
+    return used
+
+
+def _digests(chronicle: Chronicle) -> str:
+    digests = [spell(event.policy.digest) for event in chronicle.policies.values()]
+    return " or ".join(digests) or "nothing: no policy was adopted"

@@ -1,0 +1,211 @@
+"""Check 7: what the stored headers of a round's updates prove. Pure but for reading headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Protocol
+
+from fedproof.digests import Address, Digest
+from fedproof.errors import DigestMismatch, MalformedMessage, MissingObject
+from fedproof.ledger.events import Phase, UpdateCommitted
+from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest, verify_header
+from fedproof.wire.aggregation_pb2 import Header
+from fedproof_auditor.chronicle import RoundRecord
+from fedproof_auditor.documents import AdoptedPolicy
+from fedproof_auditor.findings import CheckFailed, Failure, require_equal
+
+
+class HeaderStore(Protocol):
+    """Where headers are read from: `fedproof.store.ObjectStore`."""
+
+    def get_header(self, root: Digest) -> Header:
+        """Return the header whose leaves have that root, or raise PeerError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFacts:
+    """What the ledger and the policy say about one round: the measure of everything that is stored of it."""
+
+    chain_id: int
+    contract: Address
+    record: RoundRecord
+    policy: AdoptedPolicy
+
+    @property
+    def is_binding(self) -> bool:
+        """Whether the round's evidence must be there: it is sealed and was not given up."""
+        return self.record.sealed is not None and self.record.phase is not Phase.FAILED
+
+
+class Standing(Enum):
+    """What an update's evidence is needed for."""
+
+    CONTRIBUTOR = "contributor"  # it is in the sum
+    CANDIDATE = "candidate"  # its round was never sealed
+    EXCLUDED = "excluded"  # sealed out of the sum, for a reason
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUpdate:
+    """An update whose header is stored and is what the node committed to.
+
+    Attributes:
+        leaves: the proven leaf digests of its chunks, in index order.
+    """
+
+    node: Address
+    standing: Standing
+    leaves: tuple[Digest, ...]
+
+
+def find_standing(record: RoundRecord, node: Address) -> Standing:
+    """Return what the evidence of a committed node is needed for."""
+    if record.sealed is None:
+        return Standing.CANDIDATE
+    return Standing.CONTRIBUTOR if node in record.sealed.contributors else Standing.EXCLUDED
+
+
+def load_update(facts: RoundFacts, commitment: UpdateCommitted, store: HeaderStore) -> StoredUpdate:
+    """Return the update that a node committed to, as its stored header proves it.
+
+    Raises:
+        MissingObject: no header is stored.
+        CheckFailed: the header is not the committed one, or says something else than the ledger.
+    """
+    try:
+        header = store.get_header(commitment.update_root)
+    except (DigestMismatch, MalformedMessage) as error:
+        raise CheckFailed(
+            Failure(
+                check=7,
+                field="header",
+                expected="one with the committed root",
+                got=str(error),
+                round=commitment.round,
+                node=commitment.node,
+            )
+        ) from error
+    leaves = verify_update_header(header, facts, commitment)
+    return StoredUpdate(commitment.node, find_standing(facts.record, commitment.node), leaves)
+
+
+def missing_header(commitment: UpdateCommitted, error: MissingObject) -> CheckFailed:
+    """Return the failure of an update whose header has to be stored and is not."""
+    return CheckFailed(
+        Failure(
+            check=7,
+            field="header",
+            expected="stored",
+            got=str(error),
+            round=commitment.round,
+            node=commitment.node,
+        )
+    )
+
+
+def verify_update_header(
+    header: Header, facts: RoundFacts, commitment: UpdateCommitted
+) -> tuple[Digest, ...]:
+    """Return the proven leaf digests of an update's chunks.
+
+    Check 7:
+    1. The root over manifest and leaves is the committed one, the manifest is canonical and has a leaf for each
+       chunk.
+    2. Each field of the manifest is what the ledger and the policy say.
+
+    Raises:
+        CheckFailed: naming the first field that differs.
+    """
+    number, node = commitment.round, commitment.node
+    leaves = tuple(Digest(raw) for raw in header.chunk_digests)
+    try:
+        manifest = verify_header(header.manifest, leaves, root=commitment.update_root)  # 1
+        expected = expect_update_manifest(facts, commitment)
+    except (DigestMismatch, MalformedMessage, ValueError) as error:
+        raise CheckFailed(
+            Failure(
+                check=7,
+                field="header",
+                expected="the committed one",
+                got=str(error),
+                round=number,
+                node=node,
+            )
+        ) from error
+    verify_manifest(manifest, expected, check=7, round_number=number, node=node)  # 2
+    return leaves
+
+
+def verify_manifest(
+    manifest: UpdateManifest | AggregateManifest,
+    expected: UpdateManifest | AggregateManifest,
+    *,
+    check: int,
+    round_number: int,
+    node: Address | None = None,
+) -> None:
+    """Check 7 or 10: each field of a manifest is the expected one.
+
+    Raises:
+        CheckFailed: naming the first field that differs.
+    """
+    kind, came = type(expected).__name__, type(manifest).__name__
+    require_equal(came, kind, check=check, field="kind of manifest", round_number=round_number, node=node)
+    for each in fields(expected):
+        require_equal(
+            getattr(manifest, each.name),
+            getattr(expected, each.name),
+            check=check,
+            field=f"manifest's {each.name}",
+            round_number=round_number,
+            node=node,
+        )
+
+
+def expect_update_manifest(facts: RoundFacts, commitment: UpdateCommitted) -> UpdateManifest:
+    """Return the one manifest that a committed update may have.
+
+    Raises:
+        ValueError: the ledger's values are out of range for any manifest.
+    """
+    opened, policy = facts.record.opened, facts.policy
+    return UpdateManifest(
+        chain_id=facts.chain_id,
+        contract=facts.contract,
+        round=commitment.round,
+        node=commitment.node,
+        epoch=opened.epoch,
+        policy_digest=policy.document.digest,
+        base_model=opened.base_model,
+        parameters=policy.document.model.parameters,
+        chunks=policy.chunks,
+        examples=commitment.examples,
+    )
+
+
+def expect_aggregate_manifest(facts: RoundFacts) -> AggregateManifest:
+    """Return the one manifest that a sealed round's sum may have.
+
+    Raises:
+        ValueError: the sealed set is none that a manifest can name.
+    """
+    record, policy = facts.record, facts.policy
+    contributors = record.sealed.contributors if record.sealed else ()
+    unknown = [node for node in contributors if node not in record.commitments]
+    if unknown:
+        raise ValueError(f"contributor 0x{unknown[0].hex()} did not commit")
+    return AggregateManifest(
+        chain_id=facts.chain_id,
+        contract=facts.contract,
+        round=record.number,
+        epoch=record.opened.epoch,
+        policy_digest=policy.document.digest,
+        contributors=tuple(
+            Contribution(node, record.commitments[node].update_root, record.commitments[node].examples)
+            for node in contributors
+        ),
+        parameters=policy.document.model.parameters,
+        chunks=policy.chunks,
+    )

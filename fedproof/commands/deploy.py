@@ -1,0 +1,47 @@
+"""`fedproof deploy`: put a federation's contract on a chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedproof.commands.options import ATTEMPTS, DEFAULT_BOOK, DEFAULT_RPC_URL, Json, Keystore, PasswordFile
+from fedproof.commands.output import report
+
+
+def deploy(
+    keystore: Keystore,
+    aggregator: Annotated[str, typer.Option(help="Who drives the rounds.", metavar="ADDRESS")],
+    rpc_url: Annotated[str, typer.Option(help="The chain's endpoint.")] = DEFAULT_RPC_URL,
+    admin: Annotated[
+        str | None,
+        typer.Option(
+            help="Who admits nodes and sets policies.", metavar="ADDRESS", show_default="the signer"
+        ),
+    ] = None,
+    password_file: PasswordFile = None,
+    output: Annotated[Path, typer.Option(help="The address book to write.")] = DEFAULT_BOOK,
+    json: Json = False,
+) -> None:
+    """Deploy the Federation contract and write the address book that everybody else needs.
+
+    May be run again: where the address book exists, nothing is deployed, and the code at its address is
+    compared with the artifact's.
+
+    Example: `fedproof deploy --keystore admin.json --password-file admin.password --aggregator 0x70997970C51812dc3A010C7d01b50e0d17dc79C8`
+    """
+    from fedproof.digests import as_address
+    from fedproof.keys.wallet import load_wallet, read_password
+    from fedproof.ledger.deploy import deploy_through
+    from fedproof.ledger.endpoint import Endpoint
+
+    book = deploy_through(
+        Endpoint.connect(rpc_url, attempts=ATTEMPTS),
+        load_wallet(keystore, read_password(password_file)),
+        aggregator=as_address(aggregator, "--aggregator"),
+        admin=None if admin is None else as_address(admin, "--admin"),
+        output=output,
+    )
+    report({**book.model_dump(mode="json"), "address_book": output}, as_json=json)

@@ -1,0 +1,32 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_RPC_URL = "http://127.0.0.1:8545"
+DEFAULT_BOOK = Path("address-book.json")
+
+ATTEMPTS = 4
+"""Requests to an endpoint that does not answer, within two seconds: somebody sits in front of a command."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+Keystore = Annotated[
+    Path, typer.Option("--keystore", help="Encrypted key that signs, as `fedproof keys wallet` writes it.")
+]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--password-file",
+        help="File with the password on its first line; without it, $FEDPROOF_PASSWORD.",
+    ),
+]
+AddressBookFile = Annotated[
+    Path, typer.Option("--address-book", help="Where the contract is, as `fedproof deploy` wrote it.")
+]
+RpcUrl = Annotated[
+    str | None, typer.Option("--rpc-url", help="The chain's endpoint, if not the address book's.")
+]

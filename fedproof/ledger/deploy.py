@@ -1,0 +1,101 @@
+"""Deployment: one contract for one federation, and the address book that tells everybody where it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from eth_abi.abi import encode
+from eth_account.signers.local import LocalAccount
+
+from fedproof.config import AddressBook, load_address_book
+from fedproof.digests import Address, as_address, checksum_address
+from fedproof.errors import ConfigurationError, LedgerError
+from fedproof.files import replace_file
+from fedproof.ledger.artifact import load_artifact
+from fedproof.ledger.client import Ledger
+from fedproof.ledger.endpoint import Endpoint
+
+__all__ = ["AddressBook", "deploy_federation", "load_address_book", "save_address_book"]
+
+
+def deploy_federation(
+    rpc_url: str, account: LocalAccount, *, aggregator: Address, output: Path, admin: Address | None = None
+) -> AddressBook:
+    """Deploy the Federation contract and write its address book, unless that has been done already.
+
+    Where `output` exists, nothing is deployed: the code at its address is compared with the artifact, and the
+    book is returned as it is.
+
+    Args:
+        rpc_url: an ``http://`` or ``https://`` address.
+        account: who signs and pays.
+        aggregator: who drives the rounds.
+        output: where the address book is, or will be.
+        admin: who admits nodes and sets policies; `account` by default.
+
+    Raises:
+        ConfigurationError: `output` is another federation's address book.
+        LedgerUnreachable: the endpoint does not answer.
+        WrongContract: the code at the address book's address is not the Federation contract's.
+        LedgerError: the chain did not take the transaction.
+    """
+    return deploy_through(
+        Endpoint.connect(rpc_url), account, aggregator=aggregator, output=output, admin=admin
+    )
+
+
+def deploy_through(
+    endpoint: Endpoint,
+    account: LocalAccount,
+    *,
+    aggregator: Address,
+    output: Path,
+    admin: Address | None = None,
+) -> AddressBook:
+    """Do what `deploy_federation` does, through an endpoint that is there already."""
+    deployer = as_address(account.address, "account")
+    chain_id = endpoint.ask("eth_chainId", lambda: endpoint.web3.eth.chain_id)
+    wanted = {"chain_id": chain_id, "admin": admin or deployer, "aggregator": aggregator}
+    if output.exists():
+        book = load_address_book(output)
+        for key, value in wanted.items():
+            if (found := getattr(book, key)) != value:
+                raise ConfigurationError(
+                    f"{output}: {key}: expected {_spell(value)} as asked for, got {_spell(found)}: it is "
+                    "another federation's address book; choose another file to deploy a new one"
+                )
+        Ledger(endpoint, book.contract)
+        return book
+
+    artifact = load_artifact()
+    parameters = encode(["address", "address"], [admin or deployer, aggregator])
+    # A crash after this line leaves a contract that no address book names; the next attempt deploys another.
+    receipt = endpoint.send(
+        account,
+        {"data": "0x" + (artifact.bytecode + parameters).hex()},
+        what=f"deployment by {account.address}",
+    )
+    created = receipt["contractAddress"]
+    if created is None:
+        raise LedgerError(f"{endpoint.url}: expected the new contract's address in the receipt, got none")
+    book = AddressBook(
+        chain_id=chain_id,
+        contract=as_address(created, "receipt"),
+        rpc_url=endpoint.url,
+        admin=admin or deployer,
+        aggregator=aggregator,
+        block=receipt["blockNumber"],
+    )
+    Ledger(endpoint, book.contract)
+    save_address_book(output, book)
+    return book
+
+
+def save_address_book(path: Path, book: AddressBook) -> None:
+    """Write an address book as JSON; a crash leaves the old file or the new one."""
+    replace_file(path, [(json.dumps(book.model_dump(mode="json"), indent=2) + "\n").encode()])
+
+
+def _spell(value: object) -> str:
+    return checksum_address(Address(value)) if isinstance(value, bytes) else str(value)

@@ -1,0 +1,164 @@
+"""The contract's events and values as bytes: decoded from logs, and encoded as the running hash takes them.
+
+Python names are the Solidity ones in snake case; the ABI of the artifact gives types and order.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+from eth_abi.abi import decode, encode
+from eth_abi.exceptions import DecodingError
+from eth_utils.abi import event_abi_to_log_topic
+from eth_utils.crypto import keccak
+
+from fedproof.digests import Address, Digest, as_address
+from fedproof.errors import LedgerError
+from fedproof.ledger.artifact import load_artifact
+from fedproof.ledger.events import EVENT_TYPES, Event, MemberStatus, OnChainPolicy, Phase
+
+_ENUMS: dict[str, Callable[[Any], object]] = {
+    "enum IFederation.MemberStatus": MemberStatus,
+    "enum IFederation.Phase": Phase,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument of an event or error: its Python name, its type, and the ways between the two."""
+
+    field: str
+    abi_type: str
+    indexed: bool
+    to_python: Callable[[Any], object]
+    to_abi: Callable[[Any], object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    event_type: type[Event]
+    topic: bytes
+    arguments: tuple[Argument, ...]
+
+
+def decode_event(
+    *, topics: Sequence[bytes], data: bytes, block_number: int, transaction_hash: bytes, log_index: int
+) -> Event:
+    """Return a log of the contract as the event that it records.
+
+    Raises:
+        LedgerError: the log is none of this contract's events, or is not encoded as its ABI says.
+    """
+    where = f"block {block_number}, log {log_index}"
+    form = _forms_by_topic().get(bytes(topics[0]) if topics else b"")
+    if form is None:
+        raise LedgerError(f"{where}: expected an event of the Federation contract, got {topics!r}")
+    indexed = [argument for argument in form.arguments if argument.indexed]
+    plain = [argument for argument in form.arguments if not argument.indexed]
+    if len(topics) != 1 + len(indexed):
+        raise LedgerError(
+            f"{where}: expected {1 + len(indexed)} topics of {form.event_type.__name__}, got {len(topics)}"
+        )
+    try:
+        values = decode([argument.abi_type for argument in plain], data)
+        keys = [
+            decode([argument.abi_type], topic)[0] for argument, topic in zip(indexed, topics[1:], strict=True)
+        ]
+        parsed = {
+            argument.field: argument.to_python(value)
+            for argument, value in [*zip(plain, values, strict=True), *zip(indexed, keys, strict=True)]
+        }
+    except (DecodingError, ValueError) as error:
+        raise LedgerError(
+            f"{where}: expected {form.event_type.__name__} as its ABI says, got: {error}"
+        ) from error
+    return form.event_type(
+        block_number=block_number,
+        transaction_hash=Digest(bytes(transaction_hash)),
+        log_index=log_index,
+        **cast("Any", parsed),
+    )
+
+
+def compute_entry(event: Event) -> Digest:
+    """Return what an event adds to the history: ``keccak256(abi.encode(topic, arguments...))``.
+
+    The arguments stand in the event's order, the indexed ones among them.
+    """
+    form = _forms()[type(event)]
+    types = ["bytes32", *(argument.abi_type for argument in form.arguments)]
+    values = [form.topic, *(argument.to_abi(getattr(event, argument.field)) for argument in form.arguments)]
+    return Digest(keccak(encode(types, values)))
+
+
+def chain_entry(history_hash: Digest, entry: Digest) -> Digest:
+    """Return the history hash after one more entry: ``keccak256(abi.encode(history_hash, entry))``."""
+    return Digest(keccak(history_hash + entry))
+
+
+@functools.cache
+def _forms() -> dict[type[Event], _Form]:
+    entries = load_artifact().entries("event")
+    return {event_type: _make_form(event_type, entries[event_type.__name__]) for event_type in EVENT_TYPES}
+
+
+@functools.cache
+def _forms_by_topic() -> dict[bytes, _Form]:
+    return {form.topic: form for form in _forms().values()}
+
+
+def _make_form(event_type: type[Event], entry: dict[str, Any]) -> _Form:
+    return _Form(
+        event_type=event_type,
+        topic=event_abi_to_log_topic(cast("Any", entry)),
+        arguments=tuple(make_argument(item) for item in entry["inputs"]),
+    )
+
+
+def make_argument(item: dict[str, Any]) -> Argument:
+    """Return an argument as an ABI entry's input describes it."""
+    abi_type = item["type"]
+    to_python: Callable[[Any], object] = _identity
+    to_abi: Callable[[Any], object] = _identity
+    if abi_type == "tuple":
+        abi_type = "({})".format(",".join(component["type"] for component in item["components"]))
+        to_python, to_abi = _to_policy, _from_policy
+    elif item["internalType"] in _ENUMS:
+        to_python = _ENUMS[item["internalType"]]
+    elif abi_type == "address":
+        to_python = _to_address
+    elif abi_type == "address[]":
+        to_python = _to_addresses
+    elif abi_type == "bytes32":
+        to_python = Digest
+    return Argument(snake_case(item["name"]), abi_type, item.get("indexed", False), to_python, to_abi)
+
+
+def snake_case(name: str) -> str:
+    """Return a Solidity name as Python spells it: ``wrappedKeysRoot`` as ``wrapped_keys_root``."""
+    return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
+
+
+def _identity(value: Any) -> object:
+    return value
+
+
+def _to_address(value: str) -> Address:
+    return as_address(value, "event")
+
+
+def _to_addresses(values: Sequence[str]) -> tuple[Address, ...]:
+    return tuple(_to_address(value) for value in values)
+
+
+def _to_policy(value: Sequence[Any]) -> OnChainPolicy:
+    names = [field.name for field in fields(OnChainPolicy)]
+    return OnChainPolicy(**dict(zip(names, value, strict=True)))
+
+
+def _from_policy(policy: OnChainPolicy) -> tuple[object, ...]:
+    return tuple(getattr(policy, field.name) for field in fields(OnChainPolicy))

@@ -1,0 +1,258 @@
+"""The policy: what a federation has agreed on, as a document for people and as bytes for the ledger.
+
+The TOML document is what people write and read; its digest on the ledger is over `Policy.canonical`, so
+comments, order and spelling of numbers in the file do not matter, and every value does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from fedproof.config import HexDigest, load_config, parse_document
+from fedproof.digests import Digest, decode_float, decode_int, decode_text, encode_fields, split_fields
+from fedproof.errors import ConfigurationError, MalformedMessage
+
+if TYPE_CHECKING:
+    from fedproof.codec.parameters import CodecParameters
+    from fedproof.model import ModelLayout
+
+_TAG = "fedproof.policy.v1"
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+_Count = Annotated[int, Field(ge=1, lt=1 << 32)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class ModelPolicy:
+    """Which model is trained.
+
+    Attributes:
+        architecture: digest of the model's layout.
+        parameters: values in its flat vector.
+        genesis: digest of the first model.
+        seed: what torch is seeded with before the first model is built.
+    """
+
+    architecture: HexDigest
+    parameters: _Count
+    genesis: HexDigest
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class CodecPolicy:
+    """How an update becomes integers.
+
+    Attributes:
+        bits: bits for each value.
+        max_contributors: most updates that one sum may hold.
+        clip: bound of an update's every value.
+    """
+
+    bits: Annotated[int, Field(ge=8, le=24)]
+    max_contributors: Annotated[int, Field(ge=2, le=1000)]
+    clip: Annotated[float, Field(ge=1e-9, le=1e9)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class RoundPolicy:
+    """When a round may go on.
+
+    Attributes:
+        min_contributors: fewest contributors that a round may be sealed with; a sum of one would hide nobody.
+        attestation_quorum: equal attestations that finalise a round.
+        max_examples: weight cap; a node weighs ``min(examples, max_examples) / max_examples``.
+        commit_window_s: seconds from the opening to the last commitment.
+        aggregate_window_s: seconds from the sealing to the aggregate.
+        attest_window_s: seconds from the aggregate to the last attestation.
+    """
+
+    min_contributors: Annotated[int, Field(ge=2, le=1000)]
+    attestation_quorum: Annotated[int, Field(ge=1, le=1000)]
+    max_examples: _Count
+    commit_window_s: _Count
+    aggregate_window_s: _Count
+    attest_window_s: _Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class TrainingPlan:
+    """How each node trains in a round: epochs over its data, and the settings of plain SGD."""
+
+    epochs: _Count
+    batch_size: _Count
+    learning_rate: _Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: _NotNegative
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Policy:
+    """What a federation has agreed on. Constructing one checks it (pydantic's ValidationError)."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    model: ModelPolicy
+    codec: CodecPolicy
+    rounds: RoundPolicy
+    training: TrainingPlan
+
+    def __post_init__(self) -> None:
+        if not self.name.isprintable():
+            raise ValueError(f"name: expected printable characters, got {self.name!r}")
+        most = self.codec.max_contributors
+        for key in ("min_contributors", "attestation_quorum"):
+            if getattr(self.rounds, key) > most:
+                raise ValueError(
+                    f"rounds.{key}: expected at most codec.max_contributors ({most}), "
+                    f"got {getattr(self.rounds, key)}"
+                )
+
+    @classmethod
+    def load(cls, path: Path) -> Policy:
+        """Return the policy in a TOML document.
+
+        Raises:
+            ConfigurationError: as `fedproof.config.load_config`.
+        """
+        return load_config(path, cls)
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Policy:
+        """Return the policy that canonical bytes stand for.
+
+        Raises:
+            MalformedMessage: they are not what `canonical` returns for any policy.
+        """
+        fields = split_fields(raw, "policy")
+        if len(fields) != 20 or fields[0] != _TAG.encode():
+            raise MalformedMessage(
+                f"policy: expected 20 fields, the first {_TAG!r}, got {len(fields)}, the first {fields[:1]!r}"
+            )
+        integers = {i: decode_int(fields[i], f"policy: field {i}") for i in (3, 5, 6, 7, *range(9, 17))}
+        floats = {i: decode_float(fields[i], f"policy: field {i}") for i in (8, 17, 18, 19)}
+        document = {
+            "name": decode_text(fields[1], "policy: name"),
+            "model": {
+                "architecture": "0x" + fields[2].hex(),
+                "parameters": integers[3],
+                "genesis": "0x" + fields[4].hex(),
+                "seed": integers[5],
+            },
+            "codec": {"bits": integers[6], "max_contributors": integers[7], "clip": floats[8]},
+            "rounds": {
+                "min_contributors": integers[9],
+                "attestation_quorum": integers[10],
+                "max_examples": integers[11],
+                "commit_window_s": integers[12],
+                "aggregate_window_s": integers[13],
+                "attest_window_s": integers[14],
+            },
+            "training": {
+                "epochs": integers[15],
+                "batch_size": integers[16],
+                "learning_rate": floats[17],
+                "momentum": floats[18],
+                "weight_decay": floats[19],
+            },
+        }
+        try:
+            return parse_document(document, cls, where="policy")
+        except ConfigurationError as error:
+            raise MalformedMessage(str(error)) from error
+
+    def canonical(self) -> bytes:
+        """Return the bytes that the digest is over: docs/format.md, "Policy document"."""
+        model, codec, rounds, training = self.model, self.codec, self.rounds, self.training
+        return encode_fields(
+            _TAG,
+            self.name,
+            model.architecture,
+            model.parameters,
+            model.genesis,
+            model.seed,
+            codec.bits,
+            codec.max_contributors,
+            codec.clip,
+            rounds.min_contributors,
+            rounds.attestation_quorum,
+            rounds.max_examples,
+            rounds.commit_window_s,
+            rounds.aggregate_window_s,
+            rounds.attest_window_s,
+            training.epochs,
+            training.batch_size,
+            training.learning_rate,
+            training.momentum,
+            training.weight_decay,
+        )
+
+    @property
+    def digest(self) -> Digest:
+        """SHA-256 of the canonical bytes: what the ledger holds."""
+        return Digest(hashlib.sha256(self.canonical()).digest())
+
+    def codec_parameters(self) -> CodecParameters:
+        """Return the codec's parameters for this policy; every policy has some that keep its sums exact."""
+        from fedproof.codec.parameters import CodecParameters
+
+        return CodecParameters.plan(
+            bits=self.codec.bits,
+            max_contributors=self.codec.max_contributors,
+            clip=self.codec.clip,
+            max_examples=self.rounds.max_examples,
+        )
+
+    def verify_layout(self, layout: ModelLayout) -> None:
+        """Check that a user's model is the one that the federation trains.
+
+        Raises:
+            ConfigurationError: its architecture is another; the message lists the tensors that came.
+        """
+        if layout.digest != self.model.architecture:
+            raise ConfigurationError(
+                f"model: expected the policy's architecture {self.model.architecture.hex()} with "
+                f"{self.model.parameters} values, got {layout.digest.hex()} with {layout.parameters} values: "
+                + ", ".join(str(tensor) for tensor in layout.tensors)
+            )
+
+    def dump_toml(self) -> str:
+        """Return the policy as a TOML document that `load` reads back."""
+        model, codec, rounds, training = self.model, self.codec, self.rounds, self.training
+        # A printable name as JSON is a TOML basic string, and the repr of a finite float is a TOML float.
+        return f"""\
+name = {json.dumps(self.name, ensure_ascii=False)}
+
+[model]
+architecture = "0x{model.architecture.hex()}"  # digest of the layout: tensor names, shapes and types
+parameters = {model.parameters}
+genesis = "0x{model.genesis.hex()}"  # digest of the first model
+seed = {model.seed}  # under which every node builds that first model
+
+[codec]
+bits = {codec.bits}  # for each value of an update
+max_contributors = {codec.max_contributors}
+clip = {codec.clip!r}  # bound of an update's every value
+
+[rounds]
+min_contributors = {rounds.min_contributors}
+attestation_quorum = {rounds.attestation_quorum}
+max_examples = {rounds.max_examples}  # a node weighs min(examples, max_examples) / max_examples
+commit_window_s = {rounds.commit_window_s}
+aggregate_window_s = {rounds.aggregate_window_s}
+attest_window_s = {rounds.attest_window_s}
+
+[training]
+epochs = {training.epochs}
+batch_size = {training.batch_size}
+learning_rate = {training.learning_rate!r}
+momentum = {training.momentum!r}
+weight_decay = {training.weight_decay!r}
+"""

@@ -1,0 +1,230 @@
+"""What an aggregator keeps on disk and an auditor reads: everything under the digest that vouches for it.
+
+    objects/<2 hex digits>/<62>   chunks, named by their leaf digest
+    headers/<root>                wire Header of an update or aggregate, named by its Merkle root
+    keys/<digest>                 public wrapping keys, named by their registered digest
+    epochs/<number>               wire PutWrappedKeysRequest, whose root is EpochPublished.wrappedKeysRoot
+    policies/<digest>             canonical bytes of each policy that was served
+    partial/                      writes that a crash cut short; never read
+
+If the disk or its owner is malicious, bytes are lost, which `MissingObject` notices, or altered, which
+`DigestMismatch` notices; none is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from fedproof.digests import Address, Digest, as_address, as_digest
+from fedproof.errors import DigestMismatch, MalformedMessage, MissingObject
+from fedproof.merkle import compute_root, leaf_digest
+from fedproof.wire.aggregation_pb2 import Header, PutWrappedKeysRequest, WrappedKey
+
+
+class ObjectStore:
+    """A folder of objects that are written once and verified at each read.
+
+    A write is on the disk, under its final name, when its call returns; writing the same again changes
+    nothing, and replaces a copy that has rotted.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Name the folder; nothing is created before the first write."""
+        self.root = root
+
+    # Chunks
+
+    def put(self, data: bytes) -> Digest:
+        """Store one chunk and return its leaf digest."""
+        digest = leaf_digest(data)
+        self._write(self.object_path(digest), data)
+        return digest
+
+    def get(self, digest: Digest) -> bytes:
+        """Return the chunk of that leaf digest.
+
+        Raises:
+            MissingObject: the store does not hold it.
+            DigestMismatch: the file's bytes have another digest.
+        """
+        path = self.object_path(digest)
+        data = _read(path)
+        actual = leaf_digest(data)
+        if actual != digest:
+            raise DigestMismatch(f"{path}: expected leaf digest {digest.hex()}, got {actual.hex()}")
+        return data
+
+    def has(self, digest: Digest) -> bool:
+        """Return whether a chunk of that leaf digest is there, without reading it."""
+        return self.object_path(digest).is_file()
+
+    def object_path(self, digest: Digest) -> Path:
+        """Return where the chunk of that leaf digest stands, or would."""
+        name = digest.hex()
+        return self.root / "objects" / name[:2] / name[2:]
+
+    # Headers
+
+    def put_header(self, manifest: bytes, chunk_digests: Sequence[Digest]) -> Digest:
+        """Store the leaves of an update's or aggregate's tree and return its root."""
+        root = compute_root([leaf_digest(manifest), *chunk_digests])
+        header = Header(manifest=manifest, chunk_digests=chunk_digests)
+        self._write(self.header_path(root), header.SerializeToString(deterministic=True))
+        return root
+
+    def get_header(self, root: Digest) -> Header:
+        """Return the header whose leaves have that root; each chunk digest in it is 32 bytes.
+
+        Raises:
+            MissingObject: the store does not hold it.
+            MalformedMessage: the file is not a header.
+            DigestMismatch: the file's leaves have another root.
+        """
+        path = self.header_path(root)
+        try:
+            header = Header.FromString(_read(path))
+        except DecodeError as error:
+            raise MalformedMessage(f"{path}: expected a serialised Header, got other bytes") from error
+        digests = [as_digest(raw, f"{path}: chunk {i}") for i, raw in enumerate(header.chunk_digests)]
+        actual = compute_root([leaf_digest(header.manifest), *digests])
+        if actual != root:
+            raise DigestMismatch(f"{path}: expected root {root.hex()}, got {actual.hex()}")
+        return header
+
+    def header_path(self, root: Digest) -> Path:
+        """Return where the header of that root stands, or would."""
+        return self.root / "headers" / root.hex()
+
+    # Keys: the aggregator can open none of them
+
+    def put_public_key(self, digest: Digest, key: bytes) -> None:
+        """Store a node's public wrapping key under the digest that the node registered.
+
+        Raises:
+            DigestMismatch: the key has another digest.
+        """
+        _require_sha256(key, digest, f"public key {digest.hex()}")
+        self._write(self.root / "keys" / digest.hex(), key)
+
+    def get_public_key(self, digest: Digest) -> bytes:
+        """Return the public wrapping key of that digest.
+
+        Raises:
+            MissingObject: the store does not hold it.
+            DigestMismatch: the file's bytes have another digest.
+        """
+        path = self.root / "keys" / digest.hex()
+        key = _read(path)
+        _require_sha256(key, digest, str(path))
+        return key
+
+    def put_wrapped_keys(self, epoch: int, keys: Iterable[tuple[Address, bytes]]) -> None:
+        """Store an epoch's wrapped keys; the caller has compared their root with the ledger's."""
+        wrapped = [WrappedKey(node=node, ciphertext=ciphertext) for node, ciphertext in keys]
+        message = PutWrappedKeysRequest(epoch=epoch, keys=wrapped)
+        self._write(self.root / "epochs" / str(epoch), message.SerializeToString(deterministic=True))
+
+    def get_wrapped_keys(self, epoch: int) -> tuple[tuple[Address, bytes], ...]:
+        """Return an epoch's wrapped keys by node.
+
+        Only their root vouches for them, and the caller compares it with the ledger's.
+
+        Raises:
+            MissingObject: the store does not hold them.
+            MalformedMessage: the file is not a list of wrapped keys, or another epoch's.
+        """
+        path = self.root / "epochs" / str(epoch)
+        try:
+            message = PutWrappedKeysRequest.FromString(_read(path))
+        except DecodeError as error:
+            raise MalformedMessage(f"{path}: expected serialised wrapped keys, got other bytes") from error
+        if message.epoch != epoch:
+            raise MalformedMessage(f"{path}: expected the keys of epoch {epoch}, got epoch {message.epoch}")
+        return tuple(
+            (as_address(key.node, f"{path}: key {i}"), key.ciphertext) for i, key in enumerate(message.keys)
+        )
+
+    # Policies
+
+    def put_policy(self, digest: Digest, canonical: bytes) -> None:
+        """Store a policy's canonical bytes under the digest that stands on the ledger.
+
+        Raises:
+            DigestMismatch: the bytes have another digest.
+        """
+        _require_sha256(canonical, digest, f"policy {digest.hex()}")
+        self._write(self.root / "policies" / digest.hex(), canonical)
+
+    def get_policy(self, digest: Digest) -> bytes:
+        """Return the canonical bytes of the policy of that digest.
+
+        Raises:
+            MissingObject: the store does not hold it.
+            DigestMismatch: the file's bytes have another digest.
+        """
+        path = self.root / "policies" / digest.hex()
+        canonical = _read(path)
+        _require_sha256(canonical, digest, str(path))
+        return canonical
+
+    # Writing
+
+    def discard_partial(self) -> None:
+        """Delete writes that a crash cut short. Only the one writer may call it, before it writes."""
+        for path in (self.root / "partial").glob("*"):
+            path.unlink()
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Put the bytes at the path so that a crash leaves either all of them there or nothing."""
+        partial = self.root / "partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sync_folder(path.parent.parent)
+            _sync_folder(self.root)
+        if not _holds(path, data):
+            descriptor, name = tempfile.mkstemp(dir=partial)
+            with os.fdopen(descriptor, "wb") as file:
+                # An auditor may run as another user; nothing here is secret.
+                os.fchmod(file.fileno(), 0o644)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # A crash before this line leaves a file in partial/, which no reader looks at.
+            Path(name).replace(path)
+        # Also for a file that is there: the process that wrote it may have died before this line.
+        _sync_folder(path.parent)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except FileNotFoundError:
+        return False
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingObject(f"{path}: expected a stored object, found no file") from error
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _require_sha256(data: bytes, digest: Digest, what: str) -> None:
+    actual = hashlib.sha256(data).digest()
+    if actual != digest:
+        raise DigestMismatch(f"{what}: expected SHA-256 {digest.hex()}, got {actual.hex()}")

@@ -1,0 +1,320 @@
+"""What a node asks of the aggregator, over gRPC with TLS. Everything that comes back is checked by the caller.
+
+Calls that find no one, or are cut short, are made again with growing pauses, and each failure that is final names
+the target, the call and the number of attempts. An upload goes on at the first chunk that the aggregator misses,
+a download at the first that the spool misses, and progress renews the attempts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TypeVar
+
+import grpc
+
+from fedproof.config import TlsConfig
+from fedproof.digests import Address, Digest
+from fedproof.errors import FedproofError, MalformedMessage, MissingObject, NetworkError, PeerError
+from fedproof.files import read_whole
+from fedproof.wire import aggregation_pb2 as wire
+from fedproof.wire.aggregation_pb2_grpc import AggregationStub
+from fedproof_node.spool import EncryptedUpdate
+
+Result = TypeVar("Result")
+
+# The connection or the server failed, not the request: the same request may succeed later.
+_PASSING = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a call is tried.
+
+    Attributes:
+        attempts: calls in a row without progress.
+        first_pause_s: pause after the first failure; it doubles from one failure to the next.
+        longest_pause_s: where the doubling stops.
+        call_s: time limit of one unary call.
+        stream_s: time limit of one stream; a stream that it cuts goes on where it was.
+    """
+
+    attempts: int = 8
+    first_pause_s: float = 0.2
+    longest_pause_s: float = 5.0
+    call_s: float = 20.0
+    stream_s: float = 900.0
+
+    def pause_s(self, failures: int) -> float:
+        """Return the pause after so many failures in a row."""
+        return float(min(self.longest_pause_s, self.first_pause_s * 2 ** (failures - 1)))
+
+
+class Relay:
+    """One TLS channel to the aggregator. Use as a context manager."""
+
+    def __init__(self, target: str, tls: TlsConfig, *, patience: Patience) -> None:
+        """Open the channel; nothing is sent before the first call.
+
+        Raises:
+            ConfigurationError: a PEM file cannot be read.
+        """
+        self.target = target
+        self._patience = patience
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=read_whole(tls.ca, "the authority's certificate (PEM)"),
+            private_key=read_whole(tls.key, "this node's TLS key (PEM)"),
+            certificate_chain=read_whole(tls.certificate, "this node's TLS certificate (PEM)"),
+        )
+        # Reconnecting is as patient as our own calls are: gRPC's own pause would grow to two minutes.
+        options = [("grpc.max_reconnect_backoff_ms", int(patience.longest_pause_s * 1000))]
+        self._channel = grpc.secure_channel(target, credentials, options=options)
+        self._stub = AggregationStub(self._channel)
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+    def fetch_federation(self) -> wire.GetFederationResponse:
+        """Return which federation the aggregator says it serves."""
+        return self._call(self._stub.GetFederation, wire.GetFederationRequest(), "GetFederation")
+
+    def put_public_key(self, key: bytes) -> None:
+        """Leave this node's public wrapping key for whoever makes the next epoch."""
+        self._call(self._stub.PutPublicKey, wire.PutPublicKeyRequest(key=key), "PutPublicKey")
+
+    def fetch_public_key(self, digest: Digest) -> bytes:
+        """Return the public key that was left under a digest.
+
+        Raises:
+            MissingObject: nobody has left it yet.
+        """
+        request = wire.GetPublicKeyRequest(digest=digest)
+        return self._call(self._stub.GetPublicKey, request, "GetPublicKey").key
+
+    def put_wrapped_keys(self, request: wire.PutWrappedKeysRequest) -> None:
+        """Leave an epoch's wrapped keys for the other nodes."""
+        self._call(self._stub.PutWrappedKeys, request, "PutWrappedKeys")
+
+    def fetch_wrapped_keys(self, epoch: int) -> Sequence[wire.WrappedKey]:
+        """Return an epoch's wrapped keys.
+
+        Raises:
+            MissingObject: the key maker has not left them yet.
+        """
+        request = wire.GetWrappedKeysRequest(epoch=epoch)
+        return self._call(self._stub.GetWrappedKeys, request, "GetWrappedKeys").keys
+
+    def upload(
+        self,
+        update: EncryptedUpdate,
+        *,
+        round_number: int,
+        node: Address,
+        on_progress: Callable[[int, int], None],
+    ) -> int:
+        """Send the update, from the first chunk that the aggregator misses, and return the update's bytes.
+
+        Args:
+            update: spooled and committed to.
+            round_number: of which round.
+            node: whose update it is.
+            on_progress: called with the bytes that the aggregator has or was sent, and the total. gRPC calls it
+                from a thread of its own.
+
+        Raises:
+            NetworkError: too many attempts without progress.
+            PeerError: the aggregator refuses it.
+        """
+        total = sum(update.sizes)
+        held = -1
+        failures = 0
+        while True:
+            state = self._call(
+                self._stub.GetUpload, wire.GetUploadRequest(round=round_number, node=node), "GetUpload"
+            )
+            if state.complete:
+                on_progress(total, total)
+                return total
+            if state.next_chunk > len(update.leaves):
+                raise MalformedMessage(
+                    f"{self.target}: GetUpload: expected at most {len(update.leaves)} chunks, got {state.next_chunk}"
+                )
+            failures = 0 if state.next_chunk > held else failures
+            held = state.next_chunk
+            try:
+                self._send(update, held, round_number=round_number, node=node, on_progress=on_progress)
+            except NetworkError as error:
+                failures += 1
+                self._pause(failures, "Upload", error)
+                continue
+            return total
+
+    def _send(
+        self,
+        update: EncryptedUpdate,
+        first: int,
+        *,
+        round_number: int,
+        node: Address,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        own_faults: list[FedproofError] = []
+        sent, total = sum(update.sizes[:first]), sum(update.sizes)
+
+        def requests() -> Iterator[wire.UploadRequest]:
+            nonlocal sent
+            start = wire.UploadStart(round=round_number, node=node, header=update.header)
+            yield wire.UploadRequest(start=start)
+            try:
+                for index, data in update.chunks(first):
+                    yield wire.UploadRequest(chunk=wire.Chunk(index=index, data=data))
+                    sent += len(data)
+                    on_progress(sent, total)
+            except FedproofError as error:
+                # gRPC hides what an iterator raises; keep it, so that our own disk is not called a refusal.
+                own_faults.append(error)
+                raise
+
+        try:
+            answer = self._stub.Upload(requests(), timeout=self._patience.stream_s)
+        except grpc.RpcError as error:
+            if own_faults:
+                raise own_faults[0] from error
+            raise self._translate(error, f"Upload (round {round_number}, from chunk {first})") from error
+        if answer.update_root != update.root:
+            raise PeerError(
+                f"{self.target}: round {round_number}: Upload: expected the receipt of root {update.root.hex()}, "
+                f"got {answer.update_root.hex()}"
+            )
+
+    def fetch_aggregate_header(self, round_number: int) -> wire.Header:
+        """Return the header of a round's sum.
+
+        Raises:
+            MissingObject: the aggregator does not hold it.
+        """
+
+        def fetch() -> wire.Header:
+            with closing(self._aggregate_stream(round_number, (0,))) as parts:
+                return _take_header(parts, f"{self.target}: DownloadAggregate")
+
+        return self._retry(fetch, f"DownloadAggregate (round {round_number})")
+
+    def download_aggregate(self, round_number: int, chunks: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield the chunks asked for, in that order; not tried again when it is cut short.
+
+        Raises:
+            NetworkError: the stream was cut short; whoever keeps the chunks asks for the rest.
+        """
+        what = f"{self.target}: DownloadAggregate (round {round_number})"
+        with closing(self._aggregate_stream(round_number, chunks)) as parts:
+            _take_header(parts, what)
+            yield from _take_chunks(parts, chunks, what)
+
+    def fetch_update_chunk(
+        self, round_number: int, node: Address, *, chunk: int
+    ) -> tuple[wire.Header, bytes]:
+        """Return the header and one chunk of a contributor's update.
+
+        Raises:
+            MissingObject: the aggregator does not hold it.
+        """
+        what = f"DownloadUpdate (round {round_number}, node 0x{node.hex()}, chunk {chunk})"
+        request = wire.DownloadUpdateRequest(round=round_number, node=node, chunks=[chunk])
+
+        def fetch() -> tuple[wire.Header, bytes]:
+            stream = self._stub.DownloadUpdate(request, timeout=self._patience.stream_s)
+            with closing(self._receive(stream, what)) as parts:
+                header = _take_header(parts, f"{self.target}: {what}")
+                ((_, data),) = _take_chunks(parts, [chunk], f"{self.target}: {what}")
+                return header, data
+
+        return self._retry(fetch, what)
+
+    def _aggregate_stream(self, round_number: int, chunks: Sequence[int]) -> Iterator[wire.DownloadResponse]:
+        request = wire.DownloadAggregateRequest(round=round_number, chunks=chunks)
+        stream = self._stub.DownloadAggregate(request, timeout=self._patience.stream_s)
+        return self._receive(stream, f"DownloadAggregate (round {round_number})")
+
+    def _receive(
+        self, stream: grpc.CallIterator[wire.DownloadResponse], what: str
+    ) -> Iterator[wire.DownloadResponse]:
+        try:
+            yield from stream
+        except grpc.RpcError as error:
+            raise self._translate(error, what) from error
+        finally:
+            stream.cancel()
+
+    def _call(self, method: grpc.UnaryUnaryMultiCallable[..., Result], request: object, what: str) -> Result:
+        def call() -> Result:
+            try:
+                return method(request, timeout=self._patience.call_s)
+            except grpc.RpcError as error:
+                raise self._translate(error, what) from error
+
+        return self._retry(call, what)
+
+    def _retry(self, call: Callable[[], Result], what: str) -> Result:
+        failures = 0
+        while True:
+            try:
+                return call()
+            except NetworkError as error:
+                failures += 1
+                self._pause(failures, what, error)
+
+    def _pause(self, failures: int, what: str, error: NetworkError) -> None:
+        if failures >= self._patience.attempts:
+            raise NetworkError(f"{what}: given up after {failures} attempts; the last: {error}") from error
+        time.sleep(self._patience.pause_s(failures))
+
+    def _translate(self, error: grpc.RpcError, what: str) -> FedproofError:
+        if not isinstance(error, grpc.Call):
+            return NetworkError(f"aggregator {self.target}: {what}: {error}")
+        code, details = error.code(), error.details()
+        message = f"aggregator {self.target}: {what}: {code.name}: {details}"
+        if code in _PASSING:
+            return NetworkError(message)
+        return MissingObject(message) if code is grpc.StatusCode.NOT_FOUND else PeerError(message)
+
+
+def _take_header(parts: Iterator[wire.DownloadResponse], what: str) -> wire.Header:
+    first = next(parts, None)
+    if first is None or first.WhichOneof("part") != "header":
+        raise MalformedMessage(f"{what}: expected a header first, got {_kind(first)}")
+    return first.header
+
+
+def _take_chunks(
+    parts: Iterator[wire.DownloadResponse], chunks: Sequence[int], what: str
+) -> Iterator[tuple[int, bytes]]:
+    for index in chunks:
+        part = next(parts, None)
+        if part is None or part.WhichOneof("part") != "chunk" or part.chunk.index != index:
+            raise MalformedMessage(f"{what}: expected chunk {index}, got {_kind(part)}")
+        yield index, part.chunk.data
+
+
+def _kind(part: wire.DownloadResponse | None) -> str:
+    if part is None:
+        return "the end of the stream"
+    kind = part.WhichOneof("part")
+    return f"chunk {part.chunk.index}" if kind == "chunk" else str(kind)

@@ -1,0 +1,145 @@
+"""Ciphertexts of one update or one sum on their way out or in: a folder with a header and one file per chunk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from fedproof.digests import Digest, as_digest
+from fedproof.errors import DigestMismatch, MissingObject
+from fedproof.files import replace_file
+from fedproof.manifest import UpdateManifest
+from fedproof.merkle import compute_root, leaf_digest
+from fedproof.wire.aggregation_pb2 import Header
+from fedproof_node.verification import verify_chunk
+
+
+class Spool:
+    """A folder of ciphertext chunks. Each write is on the disk when it returns; each read is verified."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; it is made at the first write."""
+        self.folder = folder
+
+    def write_chunk(self, index: int, data: bytes) -> Digest:
+        """Store a chunk and return its leaf digest."""
+        replace_file(self._path(index), [data])
+        return leaf_digest(data)
+
+    def read_chunk(self, index: int, digest: Digest) -> bytes:
+        """Return a chunk.
+
+        Raises:
+            MissingObject: it is not here.
+            DigestMismatch: the file's bytes have another leaf digest.
+        """
+        path = self._path(index)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise MissingObject(f"{path}: expected chunk {index}, got no such file") from error
+        return verify_chunk(data, digest, where=str(path))
+
+    def holds(self, index: int, digest: Digest) -> bool:
+        """Return whether a chunk is here and whole."""
+        try:
+            self.read_chunk(index, digest)
+        except (MissingObject, DigestMismatch):
+            return False
+        return True
+
+    def write_header(self, header: Header) -> None:
+        """Store the header."""
+        replace_file(self.folder / "header", [header.SerializeToString()])
+
+    def read_header(self) -> Header:
+        """Return the header; whoever reads it checks it against a root.
+
+        Raises:
+            MissingObject: it is not here.
+            DigestMismatch: the file is no header.
+        """
+        path = self.folder / "header"
+        try:
+            return Header.FromString(path.read_bytes())
+        except FileNotFoundError as error:
+            raise MissingObject(f"{path}: expected a header, got no such file") from error
+        except DecodeError as error:
+            raise DigestMismatch(f"{path}: expected a header, got other bytes") from error
+
+    def clear(self) -> None:
+        """Remove everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:06}.chunk"
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptedUpdate:
+    """This node's update of one round, encrypted and in its spool.
+
+    The relay's client sends nothing else: there is no path from a model's values to the wire that does not
+    lead through `spool_update`, which takes the codec's chunks.
+
+    Attributes:
+        root: what the node commits to.
+        leaves: leaf digest of each chunk.
+        sizes: bytes of each chunk.
+    """
+
+    spool: Spool
+    header: Header
+    root: Digest
+    leaves: tuple[Digest, ...]
+    sizes: tuple[int, ...]
+
+    def chunks(self, first: int) -> Iterator[tuple[int, bytes]]:
+        """Yield each chunk with its index, from the first asked for.
+
+        Raises:
+            MissingObject, DigestMismatch: the spool lost or altered it.
+        """
+        for index in range(first, len(self.leaves)):
+            yield index, self.spool.read_chunk(index, self.leaves[index])
+
+
+def spool_update(spool: Spool, manifest: UpdateManifest, chunks: Iterable[bytes]) -> EncryptedUpdate:
+    """Write the codec's chunks to the spool and return them as an update.
+
+    A crash before this returns leaves a spool that nothing refers to; the next attempt overwrites it.
+    """
+    spool.clear()
+    leaves: list[Digest] = []
+    sizes: list[int] = []
+    for index, chunk in enumerate(chunks):
+        leaves.append(spool.write_chunk(index, chunk))
+        sizes.append(len(chunk))
+    header = Header(manifest=manifest.encode(), chunk_digests=leaves)
+    spool.write_header(header)
+    return _as_update(spool, header, sizes=sizes)
+
+
+def load_update(spool: Spool, root: Digest) -> EncryptedUpdate:
+    """Return the update that was spooled under a root.
+
+    Raises:
+        MissingObject, DigestMismatch: the spool no longer holds it whole.
+    """
+    header = spool.read_header()
+    leaves = [as_digest(raw, str(spool.folder)) for raw in header.chunk_digests]
+    sizes = [len(spool.read_chunk(index, digest)) for index, digest in enumerate(leaves)]
+    update = _as_update(spool, header, sizes=sizes)
+    if update.root != root:
+        raise DigestMismatch(f"{spool.folder}: expected root {root.hex()}, got {update.root.hex()}")
+    return update
+
+
+def _as_update(spool: Spool, header: Header, *, sizes: list[int]) -> EncryptedUpdate:
+    leaves = tuple(as_digest(raw, str(spool.folder)) for raw in header.chunk_digests)
+    root = compute_root([leaf_digest(header.manifest), *leaves])
+    return EncryptedUpdate(spool, header, root, leaves, tuple(sizes))

@@ -1,0 +1,205 @@
+"""A chain in memory that a test can edit: its clock, its outages, and its state by snapshots.
+
+It answers as real nodes do: eth-tester hands a revert over as printed bytes, which are put back into a JSON-RPC
+error here, so that the client's own translation runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from eth.exceptions import Revert
+from eth_abi.abi import encode
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_tester import EthereumTester, PyEVMBackend
+from eth_tester.exceptions import TransactionFailed
+from eth_utils import ValidationError, keccak
+from requests.exceptions import ConnectionError as NoConnection
+from web3 import EthereumTesterProvider, Web3
+from web3.types import RPCEndpoint, RPCResponse
+
+from fedproof.digests import Address, Digest, as_address
+from fedproof.ledger.artifact import load_artifact
+from fedproof.ledger.client import Ledger
+from fedproof.ledger.endpoint import Endpoint
+
+COMMIT_WINDOW_S = 600
+AGGREGATE_WINDOW_S = 300
+ATTEST_WINDOW_S = 200
+MAX_EXAMPLES = 10_000
+ABI = load_artifact().abi
+
+
+def make_digest(label: object) -> Digest:
+    """Return a digest that is the same for the same label."""
+    return Digest(keccak(text=str(label)))
+
+
+def make_account(number: int) -> LocalAccount:
+    """Return one of the ten accounts that the chain has given money to, from 1."""
+    return Account.from_key(number.to_bytes(32))
+
+
+class MemoryProvider(EthereumTesterProvider):
+    """eth-tester behind the interface of a node.
+
+    Attributes:
+        outages: how many of the next requests get no answer.
+        lost_answers: methods whose next request is carried out, but whose answer does not arrive.
+        requests: every method that was asked for.
+    """
+
+    def __init__(self, tester: EthereumTester) -> None:
+        super().__init__(tester)
+        self.outages = 0
+        self.lost_answers: list[str] = []
+        self.requests: list[str] = []
+
+    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        self.requests.append(method)
+        if self.outages > 0:
+            self.outages -= 1
+            raise NoConnection("connection refused")
+        try:
+            response = super().make_request(method, params)
+        except TransactionFailed as error:
+            data = "0x" + _find_revert(error).hex()
+            return _refuse({"code": 3, "message": "execution reverted", "data": data})
+        except ValidationError as error:
+            message = "nonce too low" if "nonce" in str(error) else str(error)
+            return _refuse({"code": -32000, "message": message})
+        if method in self.lost_answers:
+            self.lost_answers.remove(method)
+            raise NoConnection("connection reset")
+        return response
+
+
+class MemoryChain:
+    """One chain. Everybody who connects through it sees the same state."""
+
+    def __init__(self) -> None:
+        self.tester = EthereumTester(PyEVMBackend())
+        self.provider = MemoryProvider(self.tester)
+        self.web3 = Web3(self.provider)
+        self.endpoint = Endpoint(self.web3, url="memory", attempts=3, backoff_s=0.0, receipt_timeout_s=1.0)
+
+    @contextmanager
+    def rolled_back(self) -> Iterator[None]:
+        """Undo, on leaving, whatever happened since entering."""
+        snapshot = self.tester.take_snapshot()
+        try:
+            yield
+        finally:
+            self.provider.outages = 0
+            self.provider.lost_answers.clear()
+            self.tester.enable_auto_mine_transactions()
+            self.tester.revert_to_snapshot(snapshot)
+
+    def travel_to(self, timestamp: int) -> None:
+        """Let the next block have this Unix time."""
+        self.tester.time_travel(timestamp)
+
+
+class Federation:
+    """A deployed contract with an admin, an aggregator and four nodes, of which the first three are admitted."""
+
+    def __init__(self, chain: MemoryChain) -> None:
+        self.chain = chain
+        admin, aggregator, *nodes = (make_account(number) for number in range(1, 7))
+        self.contract = deploy(chain, admin, admin=_address(admin), aggregator=_address(aggregator))
+        self.admin = self.connect(admin)
+        self.aggregator = self.connect(aggregator)
+        self.nodes = sorted((self.connect(account) for account in nodes), key=lambda ledger: ledger.address)
+        self.outsider = self.nodes[3]
+
+    def connect(self, account: LocalAccount) -> Ledger:
+        """Return the ledger as an account sees it."""
+        return Ledger(self.chain.endpoint, self.contract, account=account)
+
+    def transact(self, ledger: Ledger, name: str, *arguments: Any) -> int:
+        """Send what the client would not, and return the gas used."""
+        account = next(make_account(n) for n in range(1, 11) if _address(make_account(n)) == ledger.address)
+        contract = self.chain.web3.eth.contract(abi=ABI)
+        data = contract.encode_abi(name, args=arguments)
+        call = {"to": Web3.to_checksum_address(self.contract), "data": data}
+        return int(self.chain.endpoint.send(account, call, what=name)["gasUsed"])
+
+    def admit_all(self) -> None:
+        """Register and admit the first three nodes."""
+        for index, node in enumerate(self.nodes[:3]):
+            node.register(make_digest(f"wrapping {index}"), make_digest(f"certificate {index}"))
+            self.admin.admit(node.address)
+
+    def adopt_policy(self, **changes: int | bytes) -> int:
+        """Adopt a policy that differs from the usual one as asked."""
+        terms = {
+            "digest": make_digest("policy"),
+            "min_contributors": 2,
+            "attestation_quorum": 2,
+            "max_examples": MAX_EXAMPLES,
+            "commit_window": COMMIT_WINDOW_S,
+            "aggregate_window": AGGREGATE_WINDOW_S,
+            "attest_window": ATTEST_WINDOW_S,
+        }
+        unknown = changes.keys() - terms.keys()
+        if unknown:
+            raise KeyError(f"no such terms: {unknown}")
+        return self.transact(
+            self.admin, "adoptPolicy", tuple({**terms, **changes}.values()), make_digest("genesis")
+        )
+
+    def publish_epoch(self, epoch: int = 1) -> None:
+        """Let the first node publish an epoch."""
+        self.admin.request_epoch(self.nodes[0].address)
+        self.nodes[0].publish_epoch(epoch, make_digest("context"), make_digest("keys"))
+
+    def commit(self, *indices: int, number: int = 1) -> list[Address]:
+        """Let nodes commit, and return their addresses."""
+        for index in indices:
+            self.nodes[index].commit(number, make_digest(f"update {number} {index}"), 100 + index)
+        return self.addresses(*indices)
+
+    def addresses(self, *indices: int) -> list[Address]:
+        """Return nodes' addresses."""
+        return [self.nodes[index].address for index in indices]
+
+    def pass_deadline(self, number: int = 1, *, by_s: int = 1) -> None:
+        """Let the next block be mined after a round's deadline, or by_s = 0: exactly at it."""
+        self.chain.travel_to(self.admin.round(number).deadline + by_s)
+
+    def run_round(self, number: int) -> Digest:
+        """Take a round from its opening to its end, and return the new head model."""
+        self.aggregator.open_round(number)
+        self.aggregator.seal(number, self.commit(0, 1, 2, number=number))
+        self.aggregator.publish_aggregate(number, make_digest(f"sum {number}"))
+        model = make_digest(f"model {number}")
+        for node in self.nodes[:3]:
+            node.attest(number, model)
+        self.aggregator.finalise(number, model)
+        return model
+
+
+def deploy(chain: MemoryChain, account: LocalAccount, *, admin: Address, aggregator: Address) -> Address:
+    """Deploy the contract and return its address."""
+    data = load_artifact().bytecode + encode(["address", "address"], [admin, aggregator])
+    receipt = chain.endpoint.send(account, {"data": "0x" + data.hex()}, what="deploy")
+    return as_address(receipt["contractAddress"], "receipt")
+
+
+def _find_revert(error: BaseException | None) -> bytes:
+    while error is not None:
+        if isinstance(error, Revert):
+            return bytes(error.args[0])
+        error = error.__context__
+    return b""
+
+
+def _refuse(error: dict[str, Any]) -> RPCResponse:
+    return {"id": 1, "jsonrpc": "2.0", "error": error}
+
+
+def _address(account: LocalAccount) -> Address:
+    return as_address(account.address, "account")
