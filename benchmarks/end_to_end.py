@@ -3,7 +3,7 @@
     python benchmarks/end_to_end.py                     both tables, as Markdown
     python benchmarks/end_to_end.py --only demo --json  one of them, for machines
 
-    python benchmarks/end_to_end.py --only demo --json  one of them, as JSON
+Every process of a federation runs on this machine. The plain run is `fedproof.baselines`: the same task, split,
 plan and seeds, averaged in float32 without encryption or ledger.
 """
 
@@ -65,7 +65,7 @@ def _demo_case(rounds: int | None) -> Case:
     return Case(
         title="Breast cancer: three hospitals, five rounds",
         plan=LocalPlan(
-            task="fedproof.tasks.breast_cancer:BreastCancerTask",
+            task="fedproof.tasks.breast_cancer:BreastCancer",
             nodes={f"hospital-{letter}": {"hospital": i, "hospitals": 3} for i, letter in enumerate("abc")},
             rounds=rounds or 5,
             policy={"max-contributors": "8"},

@@ -99,7 +99,6 @@ def main(
 ) -> None:
     """Train without encryption or ledger, and print how good the models are."""
     try:
-        _limit_threads(threads)
         participants = dict(_parse_node(each) for each in node)
         runs: dict[str, list[Mapping[str, object]]] = {}
         if centralised:
@@ -109,6 +108,7 @@ def main(
         if local:
             runs |= {f"local {name}": [settings] for name, settings in participants.items()}
         agreed = Policy.load(policy)
+        _limit_threads(threads)
         results: dict[str, list[BaselineRound]] = {}
         for name, settings_of_run in runs.items():
             results[name] = []

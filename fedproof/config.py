@@ -30,7 +30,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from fedproof.digests import Address, Digest, as_address, as_digest, checksum_address
+from fedproof.digests import Address, Digest, as_address, checksum_address
 from fedproof.errors import ConfigurationError, MalformedMessage
 from fedproof.files import read_whole
 
@@ -72,7 +72,7 @@ def parse_document(
     """Return a parsed document as the schema's type.
 
     Args:
-        document: what a TOML or JSON parser returned.
+        document: what a TOML or JSON parser returned; bytes stand for their hex.
         schema: a `Section`, or a pydantic dataclass.
         where: what the messages begin with, usually the file.
         folder: what relative paths are relative to; they stay as they are without one.
@@ -82,12 +82,16 @@ def parse_document(
     """
     # By way of JSON: only there does pydantic's strict mode take text for a path and a list for a tuple, and
     # still refuse "5" and true for an integer.
-    text = json.dumps(document, default=str)
+    text = json.dumps(document, default=_spell)
     try:
         return TypeAdapter(schema).validate_json(text, strict=True, context={"folder": folder})
     except ValidationError as error:
         lines = [f"{where}: {_describe(details, schema)}" for details in error.errors()]
         raise ConfigurationError("\n".join(lines)) from error
+
+
+def _spell(value: object) -> str:
+    return "0x" + value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _describe(details: ErrorDetails, schema: type[object]) -> str:
@@ -147,10 +151,9 @@ def _read_digest(value: object) -> Digest:
         digits = value.hex()
     else:
         digits = value[2:] if isinstance(value, str) and value.startswith("0x") else ""
-    try:
-        return as_digest(bytes.fromhex(digits), "digest")
-    except (ValueError, MalformedMessage) as error:
-        raise ValueError(f"expected a digest of 0x and 64 hex digits, got {reprlib.repr(value)}") from error
+    if len(digits) != 64 or not set(digits) <= set("0123456789abcdefABCDEF"):
+        raise ValueError(f"expected a digest of 0x and 64 hex digits, got {reprlib.repr(value)}")
+    return Digest(bytes.fromhex(digits))
 
 
 def _read_address(value: object) -> Address:

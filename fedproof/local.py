@@ -128,7 +128,7 @@ class LocalFederation:
         policy = Policy.load(policy_path)
 
         self.node_names = {
-            json.loads((self._node_folder(name) / "wallet.json").read_text())["address"]: name
+            "0x" + _read_json(self._node_folder(name) / "wallet.json")["address"]: name
             for name in self.plan.nodes
         }
         addresses = [as_address(raw, "wallet.json") for raw in self.node_names]
@@ -395,6 +395,11 @@ def _finish(process: subprocess.Popen[bytes], what: str) -> None:
         raise ProcessFailed(
             f"{what} ended with status {process.returncode}\n{output.decode(errors='replace')}"
         )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
 
 
 def _free_port() -> int:

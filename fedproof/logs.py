@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import logging
 import math
 import numbers
 import sys
@@ -29,7 +30,10 @@ def configure_logs(role: str, name: str, *, json: bool | None = None) -> Filteri
     def name_process(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         return {"role": role, "name": name, **event}
 
-    last: list[Processor] = [structlog.dev.ConsoleRenderer(timestamp_key="time", colors=sys.stdout.isatty())]
+    last: list[Processor] = [
+        _drop_controls,
+        structlog.dev.ConsoleRenderer(timestamp_key="time", colors=sys.stdout.isatty()),
+    ]
     if is_json:
         last = [structlog.processors.format_exc_info, _order_keys, _render_json]
     structlog.configure(
@@ -40,7 +44,7 @@ def configure_logs(role: str, name: str, *, json: bool | None = None) -> Filteri
             _spell_values,
             *last,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger("info"),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stdout),
         cache_logger_on_first_use=False,
     )
@@ -74,9 +78,26 @@ def _spell(value: object) -> object:
     return spelt
 
 
+def _drop_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A message may quote a peer, who must not reach the terminal with escape sequences or line breaks."""
+
+    def plain(character: str) -> str:
+        return (
+            character
+            if character.isprintable()
+            else " "
+            if character.isspace()
+            else "\N{REPLACEMENT CHARACTER}"
+        )
+
+    return {
+        key: "".join(map(plain, value)) if isinstance(value, str) else value for key, value in event.items()
+    }
+
+
 def _order_keys(_logger: WrappedLogger, _method: str, event: EventDict) -> Mapping[str, Any]:
     return {key: event[key] for key in (*_FIRST_KEYS, *(key for key in event if key not in _FIRST_KEYS))}
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    return json_module.dumps(event, default=str, ensure_ascii=False)
+    return json_module.dumps(event, default=str)

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from fedproof.config import HexDigest, load_config, parse_document
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 _TAG = "fedproof.policy.v1"
 _STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+def _check_clip(clip: float) -> float:
+    if not 2.0**-64 <= clip <= 2.0**64:
+        raise ValueError(f"expected 2^-64 to 2^64, got {clip}")
+    return clip
+
 
 _Count = Annotated[int, Field(ge=1, lt=1 << 32)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -59,7 +66,7 @@ class CodecPolicy:
 
     bits: Annotated[int, Field(ge=8, le=24)]
     max_contributors: Annotated[int, Field(ge=2, le=1000)]
-    clip: Annotated[float, Field(ge=1e-9, le=1e9)]
+    clip: Annotated[float, AfterValidator(_check_clip)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -141,9 +148,9 @@ class Policy:
         document = {
             "name": decode_text(fields[1], "policy: name"),
             "model": {
-                "architecture": "0x" + fields[2].hex(),
+                "architecture": fields[2],
                 "parameters": integers[3],
-                "genesis": "0x" + fields[4].hex(),
+                "genesis": fields[4],
                 "seed": integers[5],
             },
             "codec": {"bits": integers[6], "max_contributors": integers[7], "clip": floats[8]},

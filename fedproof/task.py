@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast
 
 from fedproof.errors import ConfigurationError, FedproofError, TaskFailed
 
@@ -66,7 +66,6 @@ class EvaluationResult:
             raise TaskFailed(f"task: accuracy: expected a fraction from 0 to 1, got {self.accuracy}")
 
 
-@runtime_checkable
 class Task(Protocol):
     """A participant's model and data.
 

@@ -58,7 +58,7 @@ class TrainingWorker:
         settings: what the task's constructor takes.
         seed: what torch is seeded with before the model is built.
         threads: threads that torch may use.
-        timeout_s: longest that one request may take; None waits for ever.
+        timeout_s: longest that one request may take; None waits for ever. May be changed between requests.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class TrainingWorker:
         timeout_s: float | None = None,
     ) -> None:
         self._reference = reference
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._lock = threading.Lock()
         self._started = False
         self._closed = False
@@ -153,10 +153,10 @@ class TrainingWorker:
                 raise
 
     def _receive(self, kind: type[Answer], doing: str) -> Answer:
-        if not self._connection.poll(self._timeout_s):
+        if not self._connection.poll(self.timeout_s):
             self._process.kill()
             raise TaskFailed(
-                f"task {self._reference}: expected an end of {doing} within {self._timeout_s} s, got none"
+                f"task {self._reference}: expected {doing} to end within {self.timeout_s} s, got no answer"
             )
         reply = self._connection.recv()
         if isinstance(reply, Refusal):

@@ -27,7 +27,7 @@ from fedproof.local import Event, LocalFederation, LocalPlan
 from fedproof.run_summary import RunSummary
 
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
-TASK = "fedproof.tasks.breast_cancer:BreastCancerTask"
+TASK = "fedproof.tasks.breast_cancer:BreastCancer"
 POLL_S = 0.1
 
 

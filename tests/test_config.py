@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from fedproof.config import ChainConfig, HexDigest, Section, TlsConfig, load_address_book, load_config
+from fedproof.config import (
+    AddressBook,
+    ChainConfig,
+    HexDigest,
+    Section,
+    TlsConfig,
+    load_address_book,
+    load_config,
+    parse_document,
+)
 from fedproof.errors import ConfigurationError
 
 CONTRACT = "0x" + "c0" * 20
@@ -82,6 +91,12 @@ def test_document_becomes_the_schema(tmp_path: Path) -> None:
     )
 
 
+def test_document_may_hold_bytes() -> None:
+    """A document made by a program gives digests and addresses as they are."""
+    document = BOOK | {"contract": b"\xc0" * 20}
+    assert parse_document(document, AddressBook, where="book").contract == b"\xc0" * 20
+
+
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     """Paths, defaults included, do not depend on the working directory; absolute ones stay."""
     config = load_config(_write(tmp_path, f'name = "n"\nlog = "{tmp_path}/x/../y"'), Daemon)
@@ -115,6 +130,10 @@ def test_unknown_key_in_a_table_is_named_with_its_table(tmp_path: Path) -> None:
         ("log = true", "FILE: log: expected a string, got True"),
         ("verify = 1", "FILE: verify: expected a table, got 1"),
         ('digest = "0x12"', "FILE: digest: expected a digest of 0x and 64 hex digits, got '0x12'"),
+        (
+            f'digest = "0x{"ab " * 32}"',
+            "FILE: digest: expected a digest of 0x and 64 hex digits, got '0xab ab ab a... ab ab ab ab '",
+        ),
         ("digest = 5", "FILE: digest: expected a digest of 0x and 64 hex digits, got 5"),
         (
             "verify.chunks = 0",

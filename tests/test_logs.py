@@ -89,6 +89,15 @@ def test_readable_lines_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert not text.lstrip().startswith("{")
 
 
+def test_readable_lines_carry_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a peer sent reaches the terminal as text: no escape sequences, no forged lines."""
+    configure_logs("node", "a", json=False).error("error", message="x\x1b[2Jy\nfinalised")
+    text = capsys.readouterr().out
+    assert text.count("\n") == 1
+    assert "\x1b" not in text
+    assert "x\N{REPLACEMENT CHARACTER}[2Jy finalised" in text
+
+
 def test_terminal_gets_readable_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

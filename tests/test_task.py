@@ -12,7 +12,7 @@ import pytest
 from fedproof.errors import ConfigurationError, TaskFailed
 from fedproof.task import EvaluationResult, TrainResult, load_task
 
-MODULE = '''
+MODULE = """
 class Good:
     def __init__(self, *, folder: str, share: float = 0.5) -> None:
         if share > 1:
@@ -28,7 +28,7 @@ class Mute:
     def train(self, model, plan, *, round): ...
 
 good = Good(folder="")
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -122,5 +122,7 @@ def test_results_refuse_an_accuracy_that_is_no_fraction(accuracy: float) -> None
 
 def test_task_and_training_import_no_torch() -> None:
     """A daemon that imports the seam and the worker does not pay for torch."""
-    script = "import sys, fedproof.task, fedproof.training, fedproof.baselines; sys.exit('torch' in sys.modules)"
+    script = (
+        "import sys, fedproof.task, fedproof.training, fedproof.baselines; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

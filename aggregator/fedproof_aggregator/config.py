@@ -27,6 +27,7 @@ class AggregatorConfig(Section):
         poll_interval_s: how often the ledger is read.
         seal_grace_s: how long after the commit deadline it waits for updates that are not whole yet.
         attest_grace_s: how long after the quorum it waits for the rest of the cohort to attest.
+        finish_grace_s: how long after the last round it stays for such nodes, before it exits.
         shutdown_grace_s: how long streams under way may go on after SIGTERM.
     """
 
@@ -41,6 +42,7 @@ class AggregatorConfig(Section):
     poll_interval_s: Annotated[Seconds, Field(gt=0)] = 0.5
     seal_grace_s: Seconds = 10.0
     attest_grace_s: Seconds = 5.0
+    finish_grace_s: Seconds = 30.0
     shutdown_grace_s: Seconds = 5.0
     chain: ChainConfig
     tls: TlsConfig

@@ -1,7 +1,7 @@
 """Taking updates in: every check that stands between a peer's bytes and the store.
 
-If a peer is malicious, then at most its own update is lost: nothing is stored before it is checked against the
-commitment on the ledger, and what was stored before a refusal stays, so that an honest sender resumes there.
+If a peer is malicious, then at most its own update is lost: nothing is stored before it is checked against
+the commitment on the ledger, and what was stored before a refusal stays, so that a sender resumes there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Incoming:
         root: its root, as committed.
         chunk_digests: of every chunk, in index order.
         terms: the round's.
-        next_chunk: the index that has to come next.
+        held: how many chunks are stored, counted from the first.
+        next_chunk: the index that has to come next; at the stream's beginning, the highest that may come.
+        has_begun: whether the stream's first chunk has come.
     """
 
     round: int
@@ -43,7 +45,9 @@ class Incoming:
     root: Digest
     chunk_digests: Sequence[Digest]
     terms: Terms
+    held: int
     next_chunk: int
+    has_begun: bool = False
 
     @property
     def where(self) -> str:
@@ -53,7 +57,7 @@ class Incoming:
     @property
     def is_complete(self) -> bool:
         """Whether every chunk is stored."""
-        return self.next_chunk == len(self.chunk_digests)
+        return self.held == len(self.chunk_digests)
 
 
 class Intake:
@@ -87,8 +91,8 @@ class Intake:
         2. The round is open.
         3. The node has committed in it.
         4. The header's root is the committed one.
-        5. The manifest is canonical, and each of its fields is what the ledger and the policy say; there is one
-           digest for each chunk.
+        5. The manifest is canonical, there is one digest for each chunk that it speaks of, and each of its
+           fields is what the ledger and the policy say.
         6. No chunk belongs to another update, and none comes twice in this one.
         7. No chunk of it has been refused for good.
 
@@ -145,13 +149,21 @@ class Intake:
         # 7
         if standing.reason is not None:
             raise malformed(f"{where}: {standing.message} (refused before)")
-        return Incoming(number, node, commitment.update_root, chunk_digests, terms, standing.received)
+        return Incoming(
+            round=number,
+            node=node,
+            root=commitment.update_root,
+            chunk_digests=chunk_digests,
+            terms=terms,
+            held=standing.received,
+            next_chunk=standing.received,
+        )
 
     def accept(self, incoming: Incoming, chunk: Chunk) -> None:
         """Store the next chunk of an update.
 
         1. The round is still open.
-        2. The index is the next one.
+        2. The index is the next one; a stream's first chunk may be one that is held.
         3. The length is the exact one.
         4. The digest is the header's.
         5. The frames are well formed.
@@ -165,14 +177,8 @@ class Intake:
             self._view.refresh()
         record = self._require_open(incoming.round, incoming.where)
         # 2
-        index, total = incoming.next_chunk, len(incoming.chunk_digests)
-        if incoming.is_complete:
-            raise malformed(
-                f"{incoming.where}: expected no chunk after the last of {total}, got chunk {chunk.index}"
-            )
-        if chunk.index != index:
-            kind = "again" if chunk.index < index else "out of order"
-            raise malformed(f"{incoming.where}: expected chunk {index}, got chunk {chunk.index} {kind}")
+        self._require_next(incoming, chunk.index)
+        index = chunk.index
         # 3
         where = f"{incoming.where}, chunk {index}"
         expected_bytes = incoming.terms.compute_chunk_bytes(index)
@@ -200,6 +206,20 @@ class Intake:
         # A crash here leaves a chunk that the journal does not know; the node sends it again.
         self._journal.record_chunk(incoming.round, incoming.node, index=index)
         incoming.next_chunk = index + 1
+        incoming.held = max(incoming.held, incoming.next_chunk)
+
+    @staticmethod
+    def _require_next(incoming: Incoming, index: int) -> None:
+        where, total = incoming.where, len(incoming.chunk_digests)
+        # What a node was told by GetUpload may be behind what an earlier stream of its has brought since.
+        if not incoming.has_begun and index < min(incoming.next_chunk, total):
+            incoming.next_chunk = index
+        incoming.has_begun = True
+        if incoming.next_chunk == total:
+            raise malformed(f"{where}: expected no chunk after the last of {total}, got chunk {index}")
+        if index != incoming.next_chunk:
+            kind = "again" if index < incoming.next_chunk else "out of order"
+            raise malformed(f"{where}: expected chunk {incoming.next_chunk}, got chunk {index} {kind}")
 
     def _is_ready(self, number: int, node: Address) -> bool:
         """Whether checks 1 to 3 pass on what was read of the ledger so far."""
@@ -222,8 +242,8 @@ class Intake:
         if record is None or phase is not Phase.OPEN:
             newest = self._view.current_round()
             raise out_of_turn(
-                f"{where}: expected an open round, round {number} is in phase {phase.name}, and the newest is "
-                f"round {0 if newest is None else newest.number}"
+                f"{where}: expected an open round, round {number} is in phase {phase.name} "
+                f"(the newest is round {0 if newest is None else newest.number})"
             )
         return record
 

@@ -1,8 +1,8 @@
 """The gRPC server: mutual TLS, health checking, reflection, and limits.
 
-Threads rather than asyncio: every handler hashes, checks coefficients, waits for the disk or reads the ledger,
-all of it blocking, and with a thread for each stream one may block without the others noticing. How many streams
-there can be is known beforehand, since the policy bounds the cohort.
+Threads rather than asyncio: every handler hashes, checks coefficients, waits for the disk or reads the
+ledger, all of it blocking. With a thread for each stream, one may block without the others noticing. How many
+streams there can be is known beforehand, since the policy bounds the cohort.
 """
 
 from __future__ import annotations

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedproof.codec.update import Codec
 from fedproof.digests import Address, Digest
-from fedproof.errors import MissingObject
+from fedproof.errors import MissingObject, PolicyMismatch
+from fedproof.ledger.events import OnChainPolicy
 from fedproof.ledger.history import Commitment, RoundRecord
 from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest
 from fedproof.policy import Policy
@@ -73,6 +75,24 @@ def _derive(policy: Policy) -> Terms:
     return Terms(policy, Codec(parameters), parameters.chunk_count(policy.model.parameters))
 
 
+def verify_policy(policy: Policy, adopted: OnChainPolicy, *, path: Path) -> None:
+    """Return if the configured policy is the adopted one.
+
+    Args:
+        policy: from the file at `path`.
+        adopted: the ledger's newest.
+        path: what the message names.
+
+    Raises:
+        PolicyMismatch: their digests differ.
+    """
+    if policy.digest != adopted.digest:
+        raise PolicyMismatch(
+            f"{path}: expected the policy that the ledger has adopted, digest 0x{adopted.digest.hex()}, "
+            f"got one of digest 0x{policy.digest.hex()}"
+        )
+
+
 def expect_update(view: LedgerView, record: RoundRecord, node: Address, terms: Terms) -> UpdateManifest:
     """Return the one manifest that the node's update may have: the ledger and the policy fix each field.
 
@@ -110,10 +130,7 @@ def describe_aggregate(view: LedgerView, record: RoundRecord, terms: Terms) -> A
         round=record.number,
         epoch=record.epoch,
         policy_digest=terms.policy.digest,
-        contributors=tuple(
-            Contribution(node, commitment.update_root, commitment.examples)
-            for node, commitment in commitments
-        ),
+        contributors=tuple(contributors),
         parameters=terms.parameters,
         chunks=terms.chunks,
     )

@@ -7,7 +7,7 @@ import threading
 from fedproof.digests import Address, Digest
 from fedproof.errors import HistoryBroken, MissingObject
 from fedproof.ledger.client import Ledger
-from fedproof.ledger.events import MemberStatus, OnChainPolicy
+from fedproof.ledger.events import OnChainPolicy
 from fedproof.ledger.history import EpochRecord, History, MemberRecord, RoundRecord
 
 
@@ -99,13 +99,10 @@ class LedgerView:
             return self._history.key_maker
 
     def is_wrapping_key(self, digest: Digest) -> bool:
-        """Return whether a member that is not suspended has registered the public key of that digest."""
+        """Return whether a member has registered the public key of that digest."""
         with self._lock:
-            return any(
-                member.wrapping_key_digest == digest
-                for member in self._history.members.values()
-                if member.status is not MemberStatus.SUSPENDED
-            )
+            members = self._history.members.values()
+            return any(member.wrapping_key_digest == digest for member in members)
 
     def admitted(self) -> tuple[Address, ...]:
         """Return the admitted nodes, ascending."""

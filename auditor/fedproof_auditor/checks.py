@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fedproof.digests import ZERO_DIGEST, Digest
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.encoding import chain_entry, compute_entry
-from fedproof.ledger.events import Event, ExclusionReason, OnChainPolicy, Phase
+from fedproof.ledger.events import Event, ExclusionReason, OnChainPolicy, Phase, RoundSealed
 from fedproof_auditor.chronicle import Chronicle, RoundRecord
 from fedproof_auditor.findings import CheckFailed, Failure, require_equal, spell
 
@@ -97,12 +97,7 @@ def verify_seal(record: RoundRecord, policy: OnChainPolicy) -> Iterator[Failure]
             expected=f"one for each of {len(sealed.excluded)} excluded nodes",
             got=str(len(sealed.reasons)),
         )
-    known = {int(reason) for reason in ExclusionReason}
-    for node, reason in zip(sealed.excluded, sealed.reasons, strict=False):
-        if reason not in known:
-            yield Failure(
-                check=9, round=number, node=node, field="reason", expected=f"one of {known}", got=str(reason)
-            )
+    yield from _verify_reasons(record, sealed, policy)
     if len(sealed.contributors) < policy.min_contributors:
         yield Failure(
             check=9,
@@ -120,6 +115,18 @@ def verify_seal(record: RoundRecord, policy: OnChainPolicy) -> Iterator[Failure]
             "nodes contributed",
             got=str(record.sealed_at),
         )
+
+
+def _verify_reasons(record: RoundRecord, sealed: RoundSealed, policy: OnChainPolicy) -> Iterator[Failure]:
+    for node, reason in zip(sealed.excluded, sealed.reasons, strict=False):
+        expected = f"one of {sorted(int(known) for known in ExclusionReason)}"
+        got = "" if reason in list(ExclusionReason) else str(reason)
+        commitment = record.commitments.get(node)
+        if reason == ExclusionReason.OVER_MAX_EXAMPLES and commitment is not None:
+            expected = f"more than {policy.max_examples} examples"
+            got = str(commitment.examples) if commitment.examples <= policy.max_examples else ""
+        if got:
+            yield Failure(check=9, round=record.number, node=node, field="reason", expected=expected, got=got)
 
 
 def verify_attestations(record: RoundRecord, policy: OnChainPolicy) -> Iterator[Failure]:

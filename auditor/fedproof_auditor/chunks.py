@@ -20,15 +20,24 @@ ReadObject = Callable[[Digest], bytes]
 """Returns the stored bytes of a leaf digest, or raises MissingObject or DigestMismatch."""
 
 
+@dataclass(frozen=True, slots=True)
+class UpdateLeaf:
+    """One update's chunk of the index in question, by its proven leaf digest."""
+
+    node: Address
+    standing: Standing
+    digest: Digest
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkTask:
     """Chunk `index` of all of a round's stored updates.
 
     Attributes:
         length: values in a whole update.
-        leaves: of each update, in the order of the commitments: node, standing, the chunk's leaf digest.
-        is_summed: whether the contributors' sum is wanted.
-        is_binding: whether a contributor's chunk must be there.
+        leaves: of each update, in the order of the commitments.
+        contributors: how many updates the sum has to hold; 0 when no sum is wanted.
+        is_binding: whether a contributor's chunk, and the sum's, must be there.
         aggregate: leaf digest of the stored sum's chunk, where its header names one.
     """
 
@@ -36,8 +45,8 @@ class ChunkTask:
     index: int
     length: int
     parameters: CodecParameters
-    leaves: tuple[tuple[Address, Standing, Digest], ...]
-    is_summed: bool
+    leaves: tuple[UpdateLeaf, ...]
+    contributors: int
     is_binding: bool
     aggregate: Digest | None
 
@@ -65,34 +74,39 @@ class ChunkResult:
     bytes_read: int = 0
     bytes_added: int = 0
 
+    def fail(self, check: int, what: str, *, expected: str, got: str, node: Address | None = None) -> None:
+        """Keep a failure of this chunk."""
+        self.failures.append(
+            Failure(
+                check=check,
+                field=what,
+                expected=expected,
+                got=got,
+                round=self.task.round,
+                node=node,
+                chunk=self.task.index,
+            )
+        )
+
 
 def examine_chunk(task: ChunkTask, codec: Codec, read: ReadObject) -> ChunkResult:
     """Return what the stored ciphertexts of one chunk index show. Memory: one chunk and the sum.
 
     Check 8: each is there, hashes to its leaf, and is well-formed.
-    Check 10: their sum is computed for the comparison with the published root, and the stored chunk of the sum
-    is there and is the one that its header names.
+    Check 10: their sum is computed, for the comparison with the published root; and the stored chunk of the
+    sum is there and is the one that its header names.
     """
     result = ChunkResult(task=task)
-
-    def contributions() -> Iterator[bytes]:
-        for node, standing, leaf in task.leaves:
-            if standing is Standing.CONTRIBUTOR and (
-                data := _take(result, codec, read, node, standing, leaf)
-            ):
-                result.bytes_added += len(data)
-                yield data
-
-    contributors = sum(standing is Standing.CONTRIBUTOR for _, standing, _ in task.leaves)
-    if task.is_summed and contributors:
-        _add(result, codec, contributions(), contributors)
+    counted = [leaf for leaf in task.leaves if leaf.standing is Standing.CONTRIBUTOR]
+    chunks = (data for leaf in counted if (data := _take(result, codec, read, leaf)))
+    if task.contributors:
+        _add(result, codec, chunks)
     else:
-        for _ in contributions():
+        for _ in chunks:
             pass  # read and checked, not added
-        result.bytes_added = 0
-    for node, standing, leaf in task.leaves:
-        if standing is not Standing.CONTRIBUTOR:
-            _take(result, codec, read, node, standing, leaf)
+    for leaf in task.leaves:
+        if leaf.standing is not Standing.CONTRIBUTOR:
+            _take(result, codec, read, leaf)
     if task.aggregate is not None:
         _read_aggregate(result, read, task.aggregate)
     return result
@@ -108,90 +122,53 @@ def split_seeds(chunk: bytes, parameters: CodecParameters) -> tuple[bytes, ...]:
     return tuple(chunk[end - SEED_BYTES : end] for end in range(size, len(chunk) + 1, size))
 
 
-def _take(
-    result: ChunkResult, codec: Codec, read: ReadObject, node: Address, standing: Standing, leaf: Digest
-) -> bytes | None:
-    """Return a chunk that passes check 8; what is wrong with another goes into the result."""
-    task = result.task
-    is_needed = standing is Standing.CONTRIBUTOR and task.is_binding
-    expected, got = "", ""
+def _take(result: ChunkResult, codec: Codec, read: ReadObject, leaf: UpdateLeaf) -> bytes | None:
+    """Return a chunk that passes check 8; what is wrong with another one goes into the result."""
+    task, what = result.task, "stored ciphertext"
     try:
-        data = read(leaf)
+        data = read(leaf.digest)
         codec.check_update_chunk(data, task.index, task.length)
     except MissingObject as error:
-        if not is_needed:
-            result.missing.append(node)
-            return None
-        expected, got = "stored", str(error)
-    except DigestMismatch:
-        expected, got = f"leaf digest {spell(leaf)}", "other bytes under that name"
+        if task.is_binding and leaf.standing is Standing.CONTRIBUTOR:
+            result.fail(8, what, expected="stored", got=str(error), node=leaf.node)
+        else:
+            result.missing.append(leaf.node)
+    except DigestMismatch as error:
+        result.fail(8, what, expected=f"leaf digest {spell(leaf.digest)}", got=str(error), node=leaf.node)
     except MalformedMessage as error:
-        if standing is Standing.EXCLUDED:
-            result.malformed.append(node)
-            return None
-        expected, got = "well-formed frames", str(error)
+        if leaf.standing is Standing.EXCLUDED:
+            result.malformed.append(leaf.node)
+        else:
+            result.fail(8, what, expected="well-formed frames", got=str(error), node=leaf.node)
     else:
         result.bytes_read += len(data)
-        result.seeds[node] = split_seeds(data, task.parameters)
+        result.seeds[leaf.node] = split_seeds(data, task.parameters)
         return data
-    result.failures.append(
-        Failure(
-            check=8,
-            field="stored ciphertext",
-            expected=expected,
-            got=got,
-            round=task.round,
-            node=node,
-            chunk=task.index,
-        )
-    )
     return None
 
 
-def _add(result: ChunkResult, codec: Codec, chunks: Iterator[bytes], contributors: int) -> None:
+def _add(result: ChunkResult, codec: Codec, chunks: Iterator[bytes]) -> None:
     task = result.task
     trouble = ""
     try:
         total = codec.sum_chunks(chunks)
     except MalformedMessage as error:
         trouble = str(error)
-    if len(result.seeds) < contributors:
-        result.bytes_added = 0
-        trouble = f"{len(result.seeds)} that can be added (check 8)"
+    if len(result.seeds) != task.contributors:
+        trouble = f"{len(result.seeds)} that can be added (checks 7 and 8)"
     if not trouble:
         result.sum_digest = leaf_digest(total)
-    elif task.is_binding or len(result.seeds) + len(result.missing) < contributors:
-        result.failures.append(
-            Failure(
-                check=10,
-                field="sum",
-                expected=f"the ciphertexts of {contributors} contributors",
-                got=trouble,
-                round=task.round,
-                chunk=task.index,
-            )
-        )
+        result.bytes_added = result.bytes_read
+    elif task.is_binding or not result.missing:
+        result.fail(10, "sum", expected=f"the ciphertexts of {task.contributors} contributors", got=trouble)
 
 
 def _read_aggregate(result: ChunkResult, read: ReadObject, leaf: Digest) -> None:
-    task = result.task
+    what = "stored chunk of the sum"
     try:
         read(leaf)
     except MissingObject as error:
-        if not task.is_binding:
-            return
-        expected, got = "stored", str(error)
-    except DigestMismatch:
-        expected, got = f"leaf digest {spell(leaf)}", "other bytes under that name"
-    else:
-        return
-    result.failures.append(
-        Failure(
-            check=10,
-            field="stored chunk of the sum",
-            expected=expected,
-            got=got,
-            round=task.round,
-            chunk=task.index,
-        )
-    )
+        if result.task.is_binding:
+            result.fail(10, what, expected="stored", got=str(error))
+    except DigestMismatch as error:
+        result.fail(10, what, expected=f"leaf digest {spell(leaf)}", got=str(error))

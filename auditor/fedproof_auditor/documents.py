@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from fedproof.codec.parameters import CodecParameters
-from fedproof.errors import ConfigurationError
+from fedproof.digests import Digest
+from fedproof.errors import ConfigurationError, DigestMismatch, MalformedMessage, MissingObject
 from fedproof.ledger.events import PolicyAdopted
 from fedproof.policy import Policy
 from fedproof_auditor.chronicle import Chronicle
@@ -26,33 +28,42 @@ class AdoptedPolicy:
         return self.parameters.chunk_count(self.document.model.parameters)
 
 
+class PolicyStore(Protocol):
+    """Where policies are read from: `fedproof_auditor.evidence.StoredEvidence`."""
+
+    def get_policy(self, digest: Digest) -> bytes:
+        """Return the canonical bytes of the policy of that digest, or raise PeerError."""
+        ...
+
+
 def verify_documents(
-    chronicle: Chronicle, documents: Mapping[str, Policy], findings: Findings
+    chronicle: Chronicle, given: Mapping[str, Policy], store: PolicyStore, findings: Findings
 ) -> dict[int, AdoptedPolicy]:
     """Return the document of each version that a round or an epoch rests on, collecting failures of check 3.
 
     1. Each document that was handed in is one that the ledger adopted.
-    2. There is a document for each version that a round or epoch rests on.
+    2. There is a document, handed in or stored, for each version that a round or epoch rests on.
     3. What the contract enforces is what that document says, and the first one's genesis is the first model.
 
     Args:
         chronicle: what happened.
-        documents: the documents that were handed in or stored, by where they come from.
+        given: the documents that were handed in, by where they come from.
+        store: may hold others.
         findings: takes the failures.
     """
-    adopted = {event.policy.digest: event for event in chronicle.policies.values()}
-    for where, document in documents.items():  # 1
-        with findings.collect(3):
-            if document.digest not in adopted:
-                raise CheckFailed(
-                    Failure(
-                        check=3,
-                        field=f"digest of {where}",
-                        expected=_digests(chronicle),
-                        got=spell(document.digest),
-                    )
-                )
-    by_digest = {document.digest: document for document in documents.values()}
+    adopted = {event.policy.digest for event in chronicle.policies.values()}
+    by_digest = read_documents(adopted, store, findings)
+    for where, document in given.items():  # 1
+        findings.expect(
+            document.digest in adopted,
+            Failure(
+                check=3,
+                field=f"digest of {where}",
+                expected=" or ".join(spell(each) for each in adopted) or "nothing: no policy was adopted",
+                got=spell(document.digest),
+            ),
+        )
+        by_digest[document.digest] = document
     found: dict[int, AdoptedPolicy] = {}
     for version, first_round in _used_versions(chronicle).items():
         event = chronicle.policies.get(version)
@@ -72,6 +83,23 @@ def verify_documents(
                 )
             verify_terms(present, event)  # 3
             found[version] = AdoptedPolicy(present, plan_codec(present, version=version))
+    return found
+
+
+def read_documents(digests: Iterable[Digest], store: PolicyStore, findings: Findings) -> dict[Digest, Policy]:
+    """Return those of some policies that are stored, collecting failures of check 3 where the bytes are others."""
+    found = {}
+    for digest in digests:
+        try:
+            with findings.collect(3):
+                try:
+                    found[digest] = Policy.parse(store.get_policy(digest))
+                except (DigestMismatch, MalformedMessage) as error:
+                    expected = f"digest {spell(digest)}"
+                    failure = Failure(check=3, field="stored policy", expected=expected, got=str(error))
+                    raise CheckFailed(failure) from error
+        except MissingObject:
+            continue  # it may have been handed in
     return found
 
 
@@ -124,8 +152,3 @@ def _used_versions(chronicle: Chronicle) -> dict[int, int | None]:
         if epoch.policy_version:
             used.setdefault(epoch.policy_version, None)
     return used
-
-
-def _digests(chronicle: Chronicle) -> str:
-    digests = [spell(event.policy.digest) for event in chronicle.policies.values()]
-    return " or ".join(digests) or "nothing: no policy was adopted"

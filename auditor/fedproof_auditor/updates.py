@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Protocol
 
 from fedproof.digests import Address, Digest
-from fedproof.errors import DigestMismatch, MalformedMessage, MissingObject
+from fedproof.errors import DigestMismatch, MalformedMessage
 from fedproof.ledger.events import Phase, UpdateCommitted
 from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest, verify_header
 from fedproof.wire.aggregation_pb2 import Header
@@ -67,38 +67,27 @@ def find_standing(record: RoundRecord, node: Address) -> Standing:
     return Standing.CONTRIBUTOR if node in record.sealed.contributors else Standing.EXCLUDED
 
 
-def load_update(facts: RoundFacts, commitment: UpdateCommitted, store: HeaderStore) -> StoredUpdate:
-    """Return the update that a node committed to, as its stored header proves it.
+def read_header(commitment: UpdateCommitted, store: HeaderStore) -> Header:
+    """Return the stored header that has the committed root.
 
     Raises:
         MissingObject: no header is stored.
-        CheckFailed: the header is not the committed one, or says something else than the ledger.
+        CheckFailed: check 7, other bytes are stored under that root.
     """
     try:
-        header = store.get_header(commitment.update_root)
+        return store.get_header(commitment.update_root)
     except (DigestMismatch, MalformedMessage) as error:
-        raise CheckFailed(
-            Failure(
-                check=7,
-                field="header",
-                expected="one with the committed root",
-                got=str(error),
-                round=commitment.round,
-                node=commitment.node,
-            )
-        ) from error
-    leaves = verify_update_header(header, facts, commitment)
-    return StoredUpdate(commitment.node, find_standing(facts.record, commitment.node), leaves)
+        raise header_failure(commitment, expected="one with the committed root", got=error) from error
 
 
-def missing_header(commitment: UpdateCommitted, error: MissingObject) -> CheckFailed:
-    """Return the failure of an update whose header has to be stored and is not."""
+def header_failure(commitment: UpdateCommitted, *, expected: str, got: object) -> CheckFailed:
+    """Return the failure of check 7 for an update's header as a whole."""
     return CheckFailed(
         Failure(
             check=7,
             field="header",
-            expected="stored",
-            got=str(error),
+            expected=expected,
+            got=str(got),
             round=commitment.round,
             node=commitment.node,
         )
@@ -111,8 +100,8 @@ def verify_update_header(
     """Return the proven leaf digests of an update's chunks.
 
     Check 7:
-    1. The root over manifest and leaves is the committed one, the manifest is canonical and has a leaf for each
-       chunk.
+    1. The root over manifest and leaves is the committed one, the manifest is canonical, and each of its
+       chunks has a leaf.
     2. Each field of the manifest is what the ledger and the policy say.
 
     Raises:
@@ -124,16 +113,7 @@ def verify_update_header(
         manifest = verify_header(header.manifest, leaves, root=commitment.update_root)  # 1
         expected = expect_update_manifest(facts, commitment)
     except (DigestMismatch, MalformedMessage, ValueError) as error:
-        raise CheckFailed(
-            Failure(
-                check=7,
-                field="header",
-                expected="the committed one",
-                got=str(error),
-                round=number,
-                node=node,
-            )
-        ) from error
+        raise header_failure(commitment, expected="the committed one", got=error) from error
     verify_manifest(manifest, expected, check=7, round_number=number, node=node)  # 2
     return leaves
 

@@ -30,9 +30,9 @@ def pack_values(values: Int64Vector, parameters: CodecParameters) -> Words:
         index = int(np.flatnonzero(np.abs(values) > limit)[0])
         raise UpdateRefused(f"update: expected values from {-limit} to {limit}, got {values[index]}")
     frames = math.ceil(values.size / parameters.values_per_frame)
-    fields = np.full(frames * parameters.values_per_frame, parameters.offset, dtype=np.uint64)
-    fields[: values.size] = values + parameters.offset
-    planes = fields.reshape(frames, parameters.values_per_slot, RING_DEGREE)
+    fields = np.full(frames * parameters.values_per_frame, parameters.offset, dtype=np.int64)
+    fields[: values.size] += values
+    planes = fields.view(np.uint64).reshape(frames, parameters.values_per_slot, RING_DEGREE)
     slots = planes[:, -1].copy()
     for plane in range(parameters.values_per_slot - 2, -1, -1):
         slots <<= np.uint64(parameters.field_bits)

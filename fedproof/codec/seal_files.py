@@ -9,6 +9,8 @@ and seeds are ever put between them, so no byte from a peer is read as a size.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -17,15 +19,16 @@ import zstandard
 
 from fedproof.codec.bits import Words
 from fedproof.codec.parameters import RING_DEGREE, SEED_BYTES
-from fedproof.codec.scratch import Scratch
+from fedproof.codec.scratch import Scratch, open_scratch
 from fedproof.errors import ConfigurationError
 
 # Magic number, this header's size, version (two bytes), compression, reserved, size of header and body.
 _HEADER: Final = struct.Struct("<HBBBBHQ")
 _MAGIC: Final = 0xA15E
-_NONE, _ZSTD = 0, 2
+_NONE: Final = 0
+_ZSTD: Final = 2
 _WORD: Final = np.dtype("<u8")
-# All that the largest object, a whole ciphertext, can take.
+# More than the largest object, a whole ciphertext, takes.
 _MAX_BODY_BYTES: Final = 3 * RING_DEGREE * _WORD.itemsize
 
 
@@ -34,13 +37,11 @@ class FileForm:
     """The constant bytes of one kind of object, and how many words stand between them.
 
     Attributes:
-        header: uncompressed, with the size of a whole object.
-        prefix: from the body's begin to the first word.
-        words: at most so many; a plaintext may hold fewer.
+        prefix: header (uncompressed, with the size of a whole object) and body up to the first word.
+        words: as many as the object has; SEAL saves a plaintext without the zeros at its end.
         middle: between the last word and the seed; empty when there is no seed.
     """
 
-    header: bytes
     prefix: bytes
     words: int
     middle: bytes
@@ -49,54 +50,87 @@ class FileForm:
     def learn(cls, saved: bytes, *, prefix_bytes: int, words: int, middle_bytes: int = 0) -> Self:
         """Return the form of an object that the local SEAL saved.
 
+        Args:
+            saved: its uncompressed file.
+            prefix_bytes: size of the body's part before the first word.
+            words: how many follow.
+            middle_bytes: size of the part between the last word and the seed; 0 when there is no seed.
+
         Raises:
             ConfigurationError: its size is not the expected one, so this SEAL saves in another form.
         """
-        body = read_body(saved)
-        words_end = prefix_bytes + words * _WORD.itemsize
+        words_start = _HEADER.size + prefix_bytes
+        words_end = words_start + words * _WORD.itemsize
         expected = words_end + (middle_bytes + SEED_BYTES if middle_bytes else 0)
-        if len(body) != expected:
+        if len(saved) != expected:
             raise ConfigurationError(
                 f"this version of TenSEAL cannot be used: expected saved objects of {expected} bytes, "
-                f"got {len(body)}"
+                f"got {len(saved)}"
             )
-        magic, size, major, minor, _, reserved, _ = _HEADER.unpack_from(saved)
-        header = _HEADER.pack(magic, size, major, minor, _NONE, reserved, _HEADER.size + expected)
-        return cls(header, body[:prefix_bytes], words, body[words_end : words_end + middle_bytes])
+        return cls(saved[:words_start], words, saved[words_end : words_end + middle_bytes])
 
     def join(self, words: Words, seed: bytes = b"") -> bytes:
         """Return the file of the object with these words and this seed."""
-        return b"".join(
-            (self.header, self.prefix, words.astype(_WORD, copy=False).tobytes(), self.middle, seed)
-        )
+        return b"".join((self.prefix, words.astype(_WORD, copy=False).tobytes(), self.middle, seed))
 
     def split(self, saved: bytes) -> tuple[Words, bytes]:
-        """Return the words and the seed of an object that the local SEAL saved."""
-        body = read_body(saved)
-        words_end = min(len(self.prefix) + self.words * _WORD.itemsize, len(body))
-        words = np.frombuffer(body[len(self.prefix) : words_end], dtype=_WORD)
-        return words, body[words_end + len(self.middle) :]
+        """Return the words and the seed in the uncompressed file of an object that the local SEAL saved."""
+        words_start = len(self.prefix)
+        words_end = min(words_start + self.words * _WORD.itemsize, len(saved))
+        words = np.frombuffer(saved[words_start:words_end], dtype=_WORD)
+        return words, saved[words_end + len(self.middle) :]
 
 
-def save(entity: Any, scratch: Scratch) -> bytes:
-    """Return the file that SEAL saves a ciphertext, plaintext or key as."""
-    entity.save(scratch.path)
-    return scratch.read()
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A way to hand objects to SEAL and back.
+
+    Attributes:
+        inbox: the file that SEAL loads from. Two files, because saving frees a file's memory.
+        outbox: the file that SEAL saves to.
+        decompressor: for what SEAL saves.
+    """
+
+    inbox: Scratch
+    outbox: Scratch
+    decompressor: zstandard.ZstdDecompressor
+
+    def load(self, entity: Any, context: Any, file: bytes) -> None:
+        """Make SEAL's object hold what the file says."""
+        self.inbox.write(file)
+        entity.load(context, self.inbox.path)
+
+    def save(self, entity: Any) -> bytes:
+        """Return the file that SEAL saves an object as, uncompressed.
+
+        Raises:
+            ConfigurationError: its header is another, so this SEAL was built otherwise.
+        """
+        entity.save(self.outbox.path)
+        return uncompress(self.outbox.read(), self.decompressor)
 
 
-def read_body(saved: bytes) -> bytes:
-    """Return the uncompressed body of a file that the local SEAL saved.
+@contextmanager
+def open_exchange() -> Iterator[Exchange]:
+    """Yield an exchange with files of its own, which go away with it."""
+    with open_scratch() as inbox, open_scratch() as outbox:
+        yield Exchange(inbox, outbox, zstandard.ZstdDecompressor())
+
+
+def uncompress(saved: bytes, decompressor: zstandard.ZstdDecompressor) -> bytes:
+    """Return the uncompressed equivalent of a file that the local SEAL saved.
 
     Raises:
-        ConfigurationError: it is not compressed by zstd, so this SEAL was built otherwise.
+        ConfigurationError: SEAL's header is another, or the compression is not zstd.
     """
-    magic, header_bytes, _, _, compression, _, _ = _HEADER.unpack_from(saved)
+    magic, header_bytes, major, minor, compression, reserved, _ = _HEADER.unpack_from(saved)
     if magic != _MAGIC or header_bytes != _HEADER.size or compression not in {_NONE, _ZSTD}:
         raise ConfigurationError(
             f"this version of TenSEAL cannot be used: expected a SEAL header with zstd, "
             f"got {saved[: _HEADER.size].hex()}"
         )
-    body = memoryview(saved)[_HEADER.size :]
     if compression == _NONE:
-        return bytes(body)
-    return zstandard.ZstdDecompressor().decompress(body, max_output_size=_MAX_BODY_BYTES)
+        return saved
+    body = decompressor.decompress(memoryview(saved)[_HEADER.size :], max_output_size=_MAX_BODY_BYTES)
+    size = _HEADER.size + len(body)
+    return _HEADER.pack(magic, header_bytes, major, minor, _NONE, reserved, size) + body

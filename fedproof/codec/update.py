@@ -61,10 +61,11 @@ class Codec:
                 f"update: expected a flat int64 vector of at least one value, "
                 f"got {values.dtype} of shape {values.shape}"
             )
+        encryptor = self._cipher.make_encryptor(secret_key)
         size = self.parameters.values_per_chunk
         for start in range(0, values.size, size):
             slots = packing.pack_values(values[start : start + size], self.parameters)
-            polynomials, seeds = self._cipher.encrypt(slots, secret_key)
+            polynomials, seeds = encryptor.encrypt(slots)
             yield frames.encode_update_frames(polynomials, seeds, self.parameters)
 
     def check_update_chunk(self, chunk: bytes, index: int, length: int) -> None:

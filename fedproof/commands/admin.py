@@ -38,6 +38,7 @@ Nodes = Annotated[list[str], typer.Argument(help="The nodes' addresses.", metava
 @app.command()
 def admit(
     node: Nodes,
+    *,
     keystore: Keystore,
     password_file: PasswordFile = None,
     address_book: AddressBookFile = DEFAULT_BOOK,
@@ -46,7 +47,7 @@ def admit(
 ) -> None:
     """Admit nodes that have registered, or were suspended. They take part from the next round on.
 
-    Example: `fedproof admin admit 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --keystore admin.json`
+    Example: `fedproof admin admit 0x7099...79C8 --keystore admin.json`
     """
     from fedproof.digests import as_address
 
@@ -59,6 +60,7 @@ def admit(
 @app.command()
 def suspend(
     node: Nodes,
+    *,
     keystore: Keystore,
     password_file: PasswordFile = None,
     address_book: AddressBookFile = DEFAULT_BOOK,
@@ -69,7 +71,7 @@ def suspend(
 
     Ask for a new epoch afterwards: a suspended node still knows the key of the last one.
 
-    Example: `fedproof admin suspend 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --keystore admin.json`
+    Example: `fedproof admin suspend 0x7099...79C8 --keystore admin.json`
     """
     from fedproof.digests import as_address
 
@@ -82,6 +84,7 @@ def suspend(
 @app.command()
 def policy(
     path: Annotated[Path, typer.Argument(help="The policy, as `fedproof policy new` writes it.")],
+    *,
     keystore: Keystore,
     password_file: PasswordFile = None,
     address_book: AddressBookFile = DEFAULT_BOOK,
@@ -106,6 +109,7 @@ def policy(
 
 @app.command()
 def epoch(
+    *,
     key_maker: Annotated[str, typer.Option(help="The admitted node that makes the key.", metavar="ADDRESS")],
     keystore: Keystore,
     password_file: PasswordFile = None,
@@ -115,7 +119,7 @@ def epoch(
 ) -> None:
     """Ask a node to make the next epoch's secret key, and to wrap it for every admitted node.
 
-    Example: `fedproof admin epoch --key-maker 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --keystore admin.json`
+    Example: `fedproof admin epoch --key-maker 0x7099...79C8 --keystore admin.json`
     """
     from fedproof.digests import as_address
 

@@ -12,6 +12,7 @@ from fedproof.commands.output import report
 
 
 def deploy(
+    *,
     keystore: Keystore,
     aggregator: Annotated[str, typer.Option(help="Who drives the rounds.", metavar="ADDRESS")],
     rpc_url: Annotated[str, typer.Option(help="The chain's endpoint.")] = DEFAULT_RPC_URL,
@@ -30,7 +31,7 @@ def deploy(
     May be run again: where the address book exists, nothing is deployed, and the code at its address is
     compared with the artifact's.
 
-    Example: `fedproof deploy --keystore admin.json --password-file admin.password --aggregator 0x70997970C51812dc3A010C7d01b50e0d17dc79C8`
+    Example: `fedproof deploy --keystore admin.json --password-file admin.password --aggregator 0x7099...79C8`
     """
     from fedproof.digests import as_address
     from fedproof.keys.wallet import load_wallet, read_password

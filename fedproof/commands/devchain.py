@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -18,6 +17,7 @@ FUND_ETHER = 10_000
 
 
 def devchain(
+    *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)
@@ -53,7 +53,7 @@ def devchain(
 
     fedproof devchain
 
-    fedproof devchain --port 0 --data-dir runs/mine/chain --fund 0x70997970C51812dc3A010C7d01b50e0d17dc79C8
+    fedproof devchain --port 0 --data-dir runs/mine/chain --fund 0x7099...79C8
 
     fedproof devchain --data-dir runs/mine/chain --read-only
     """

@@ -88,7 +88,7 @@ def tls_certificate(
 ) -> None:
     """Issue a certificate. Its digest is what a node registers on the ledger.
 
-    Example: `fedproof keys tls-certificate aggregator --authority authority --name aggregator --host agg.example`
+    Example: `fedproof keys tls-certificate aggregator --authority authority --name aggregator`
     """
     from fedproof.keys.tls import certificate_digest, issue_certificate
 

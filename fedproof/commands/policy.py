@@ -25,6 +25,7 @@ CODEC, ROUNDS, TRAINING = "Codec", "Rounds", "Training"
 
 @app.command()
 def new(
+    *,
     task: Annotated[
         str, typer.Option(help="The task that builds the model.", metavar="PACKAGE.MODULE:CLASS")
     ],

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import structlog
+from pydantic_core import from_json
 
 from fedproof.devchain.methods import Methods
 from fedproof.devchain.refusal import InvalidParameters, InvalidRequest, Refusal
@@ -34,8 +35,10 @@ class Rpc:
     def answer(self, body: bytes) -> bytes:
         """Return the response to a request or a batch; nothing, when only notifications came."""
         try:
-            document = json.loads(body)
-        except (ValueError, RecursionError) as error:
+            # py-evm lifts Python's recursion limit, so the standard parser would follow nested lists until the
+            # stack overflows. This one has a limit of its own.
+            document: object = from_json(body)
+        except ValueError as error:
             return _encode(
                 _fail(None, PARSE_ERROR, f"parse error: expected JSON, got {len(body)} bytes: {error}")
             )

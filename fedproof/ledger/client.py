@@ -98,7 +98,7 @@ class Ledger:
         self.contract = contract
         self._endpoint = endpoint
         self._account = account
-        self._address = _checksum(contract)
+        self._address = cast("ChecksumAddress", checksum_address(contract))
         self._eth = endpoint.web3.eth
         self._contract = self._eth.contract(address=self._address, abi=cast("Any", artifact.abi))
         self.chain_id = endpoint.ask("eth_chainId", lambda: self._eth.chain_id)
@@ -194,7 +194,7 @@ class Ledger:
 
     def member(self, node: Address) -> Member:
         """Return a node's standing."""
-        status, first_round, last_committed, last_attested = self._view("member", _checksum(node))
+        status, first_round, last_committed, last_attested = self._view("member", node)
         return Member(MemberStatus(status), first_round, last_committed, last_attested)
 
     def round(self, number: int) -> Round:
@@ -249,7 +249,7 @@ class Ledger:
 
     def has_role(self, role: Digest, account: Address) -> bool:
         """Return whether an account holds a role."""
-        return bool(self._view("hasRole", role, _checksum(account)))
+        return bool(self._view("hasRole", role, account))
 
     # Transactions
 
@@ -259,11 +259,11 @@ class Ledger:
 
     def admit(self, node: Address) -> Receipt:
         """Admit a node, from the next round on. Admin only."""
-        return self._send("admit", _checksum(node))
+        return self._send("admit", node)
 
     def suspend(self, node: Address) -> Receipt:
         """Suspend a node. Admin only."""
-        return self._send("suspend", _checksum(node))
+        return self._send("suspend", node)
 
     def adopt_policy(self, policy: Policy) -> Receipt:
         """Adopt a policy for the rounds to come; its genesis counts only for the first. Admin only."""
@@ -281,7 +281,7 @@ class Ledger:
 
     def request_epoch(self, key_maker: Address) -> Receipt:
         """Name the node that makes the next epoch's key. Admin only."""
-        return self._send("requestEpoch", _checksum(key_maker))
+        return self._send("requestEpoch", key_maker)
 
     def publish_epoch(self, epoch: int, context_digest: Digest, wrapped_keys_root: Digest) -> Receipt:
         """Publish the next epoch. Its key maker only."""
@@ -306,8 +306,8 @@ class Ledger:
         return self._send(
             "seal",
             number,
-            [_checksum(node) for node in sorted(contributors)],
-            [_checksum(node) for node, _ in ordered],
+            sorted(contributors),
+            [node for node, _ in ordered],
             [int(reason) for _, reason in ordered],
         )
 
@@ -374,7 +374,3 @@ def _decode_logs(logs: Sequence[LogReceipt]) -> list[Event]:
         )
         for log in ordered
     ]
-
-
-def _checksum(address: Address) -> ChecksumAddress:
-    return cast("ChecksumAddress", checksum_address(address))

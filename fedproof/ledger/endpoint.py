@@ -20,7 +20,7 @@ from web3.exceptions import (
     Web3RPCError,
 )
 from web3.middleware import ExtraDataToPOAMiddleware
-from web3.types import TxParams, TxReceipt, Wei
+from web3.types import RPCEndpoint, TxParams, TxReceipt, Wei
 
 from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable
 from fedproof.ledger.reverts import decode_revert
@@ -200,10 +200,12 @@ class Endpoint:
             return {"gasPrice": self.ask("eth_gasPrice", lambda: eth.gas_price)}
 
         def request() -> Wei:
+            # Not by web3's own property: where the method is missing, that one warns and asks for past fees.
             try:
-                return eth.max_priority_fee
+                tip = self.web3.manager.request_blocking(RPCEndpoint("eth_maxPriorityFeePerGas"), [])
             except Web3RPCError:
                 return _DEFAULT_TIP
+            return Wei(int(tip, 16) if isinstance(tip, str) else int(tip))
 
         tip = self.ask("eth_maxPriorityFeePerGas", request)
         # The base fee grows by an eighth a block at most: twice as much lasts for six full blocks.

@@ -80,6 +80,8 @@ class FashionMnist:
         evaluate_on: int = 0,
         folder: str = DEFAULT_FOLDER,
     ) -> None:
+        if evaluate_on < 0:
+            raise ConfigurationError(f"[task.settings] evaluate_on: expected 0 or more, got {evaluate_on}")
         self.node = node
         self.seed = seed
         images, labels = _load_images(Path(folder), "train", max_images=MAX_IMAGES)
@@ -127,6 +129,8 @@ def _choose(
         raise ConfigurationError(f"[task.settings] nodes: expected 1 to {len(labels)}, got {nodes}")
     if not isinstance(node, int) or not 0 <= node < nodes:
         raise ConfigurationError(f'[task.settings] node: expected 0 to {nodes - 1} or "all", got {node!r}')
+    if not alpha > 0:
+        raise ConfigurationError(f"[task.settings] alpha: expected more than 0, got {alpha}")
     match split:
         case "iid":
             return split_iid(len(labels), nodes=nodes, seed=seed)[node]

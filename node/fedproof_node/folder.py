@@ -1,4 +1,4 @@
-"""What `fedproof node init` makes: a folder with a configuration, a wallet, a wrapping key and a TLS certificate."""
+"""What `fedproof node init` makes: a folder with configuration, wallet, wrapping key and TLS certificate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tomlkit
 from fedproof.digests import Address, as_address
 from fedproof.errors import ConfigurationError
 from fedproof.files import PRIVATE, PUBLIC, read_whole, write_new
-from fedproof.keys.tls import TlsFiles, issue_certificate
+from fedproof.keys.tls import issue_certificate
 from fedproof.keys.wallet import create_wallet
 from fedproof.keys.wrapping import WrappingKey
 
@@ -51,7 +51,8 @@ def make_node_folder(folder: Path, plan: NodePlan, *, password: str) -> Address:
     """Make a node's folder, which must be new or empty, and return the node's address.
 
     Raises:
-        ConfigurationError: the folder holds something, the plan names no contract, or the authority cannot be used.
+        ConfigurationError: the folder holds something, the plan names no contract, or the authority cannot be
+        used.
     """
     if (plan.contract is None) == (plan.address_book is None):
         raise ConfigurationError("expected one of --contract and --address-book, got both or neither")
@@ -64,9 +65,9 @@ def make_node_folder(folder: Path, plan: NodePlan, *, password: str) -> Address:
     account = create_wallet(folder / "wallet.json", password)
     WrappingKey.generate().save(folder / "wrapping.key", password)
     if plan.authority is not None:
-        authority = TlsFiles(plan.authority / "ca.crt", plan.authority / "ca.key")
-        issue_certificate(folder, authority, plan.name, hosts=["localhost"])
-        write_new(folder / "ca.crt", read_whole(authority.certificate, "a certificate in PEM"), mode=PUBLIC)
+        issue_certificate(folder, plan.authority, plan.name, hosts=["localhost"])
+        ca = read_whole(plan.authority / "ca.crt", "the authority's certificate in PEM")
+        write_new(folder / "ca.crt", ca, mode=PUBLIC)
     # The configuration last: where it stands, everything that it names stands too.
     write_new(folder / CONFIG_NAME, _write_toml(folder, plan).encode(), mode=PRIVATE)
     return as_address(account.address, "wallet")

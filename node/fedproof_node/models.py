@@ -29,10 +29,13 @@ class ModelShelf:
         """Return whether a model is here."""
         return self.path(digest).exists()
 
+    def digest(self, flat: NDArray[np.float32]) -> Digest:
+        """Return the digest that a model has under this layout."""
+        return compute_model_digest(self._layout.digest, flat)
+
     def save(self, flat: NDArray[np.float32]) -> Digest:
         """Store a model and return its digest. A crash leaves the whole file or none."""
-        digest = compute_model_digest(self._layout.digest, flat)
-        return save_model(self.path(digest), self._layout, flat)
+        return save_model(self.path(self.digest(flat)), self._layout, flat)
 
     def load(self, digest: Digest) -> NDArray[np.float32]:
         """Return a model.

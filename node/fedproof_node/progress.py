@@ -4,7 +4,8 @@ Rules:
 
 1. While a round is open, the node trains once, encrypts once and commits once. What it has committed to, it
    uploads until the round is sealed.
-2. From the published sum on, every node verifies, decrypts and applies, contributor or not.
+2. What is not uploaded when the round is sealed is missed. From the published sum on, every node verifies,
+   decrypts and applies, contributor or not.
 3. Attesting comes after applying; the attested model is never another than the applied one.
 4. A refused sum stays refused; a later round that builds on it makes the node look at it once more.
 5. A failed round leaves nothing to do: the next one starts from the same base model.
@@ -24,6 +25,7 @@ class Step(Enum):
     CONTRIBUTE = auto()
     COMMIT = auto()
     UPLOAD = auto()
+    MISS = auto()
     WAIT = auto()
     CONCLUDE = auto()
     ATTEST = auto()
@@ -33,9 +35,9 @@ class Step(Enum):
 # Rows are the journal's stages, columns the ledger's phases.
 _COLUMNS = (Phase.OPEN, Phase.SEALED, Phase.AGGREGATED, Phase.FINALISED, Phase.FAILED)
 _ROWS: dict[Stage, tuple[Step, Step, Step, Step, Step]] = {
-    Stage.STARTED: (Step.CONTRIBUTE, Step.WAIT, Step.CONCLUDE, Step.CONCLUDE, Step.FINISH),
-    Stage.ENCRYPTED: (Step.COMMIT, Step.WAIT, Step.CONCLUDE, Step.CONCLUDE, Step.FINISH),
-    Stage.COMMITTED: (Step.UPLOAD, Step.WAIT, Step.CONCLUDE, Step.CONCLUDE, Step.FINISH),
+    Stage.STARTED: (Step.CONTRIBUTE, Step.MISS, Step.MISS, Step.MISS, Step.FINISH),
+    Stage.ENCRYPTED: (Step.COMMIT, Step.MISS, Step.MISS, Step.MISS, Step.FINISH),
+    Stage.COMMITTED: (Step.UPLOAD, Step.MISS, Step.MISS, Step.MISS, Step.FINISH),
     Stage.UPLOADED: (Step.WAIT, Step.WAIT, Step.CONCLUDE, Step.CONCLUDE, Step.FINISH),
     Stage.SKIPPED: (Step.WAIT, Step.WAIT, Step.CONCLUDE, Step.CONCLUDE, Step.FINISH),
     Stage.REFUSED: (Step.WAIT, Step.WAIT, Step.WAIT, Step.WAIT, Step.FINISH),

@@ -1,18 +1,19 @@
-"""What a node asks of the aggregator, over gRPC with TLS. Everything that comes back is checked by the caller.
+"""What a node asks of the aggregator, over gRPC with TLS. Everything that comes back is checked by the
+caller.
 
-Calls that find no one, or are cut short, are made again with growing pauses, and each failure that is final names
-the target, the call and the number of attempts. An upload goes on at the first chunk that the aggregator misses,
-a download at the first that the spool misses, and progress renews the attempts.
+Calls that find no one, or are cut short, are made again with growing pauses, and each failure that is final
+names the target, the call and the number of attempts. An upload goes on at the first chunk that the
+aggregator misses, a download at the first that the spool misses, and progress renews the attempts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
 
@@ -22,11 +23,12 @@ from fedproof.errors import FedproofError, MalformedMessage, MissingObject, Netw
 from fedproof.files import read_whole
 from fedproof.wire import aggregation_pb2 as wire
 from fedproof.wire.aggregation_pb2_grpc import AggregationStub
-from fedproof_node.spool import EncryptedUpdate
+from fedproof_node.spool import EncryptedUpdate, Spool
+from fedproof_node.verification import verify_chunk
 
 Result = TypeVar("Result")
 
-# The connection or the server failed, not the request: the same request may succeed later.
+# The same request may succeed later.
 _PASSING = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -35,8 +37,18 @@ _PASSING = frozenset(
         grpc.StatusCode.ABORTED,
         grpc.StatusCode.CANCELLED,
         grpc.StatusCode.INTERNAL,
+        # The ledger does not back the request: the aggregator's view of it may be behind ours.
+        grpc.StatusCode.FAILED_PRECONDITION,
     }
 )
+
+
+class _Stream(Protocol):
+    """What gRPC returns for a stream of answers."""
+
+    def __iter__(self) -> Iterator[wire.DownloadResponse]: ...
+
+    def cancel(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +147,8 @@ class Relay:
             update: spooled and committed to.
             round_number: of which round.
             node: whose update it is.
-            on_progress: called with the bytes that the aggregator has or was sent, and the total. gRPC calls it
-                from a thread of its own.
+            on_progress: called with the bytes that the aggregator has or was sent, and the total. gRPC calls
+                it from a thread of its own.
 
         Raises:
             NetworkError: too many attempts without progress.
@@ -154,7 +166,8 @@ class Relay:
                 return total
             if state.next_chunk > len(update.leaves):
                 raise MalformedMessage(
-                    f"{self.target}: GetUpload: expected at most {len(update.leaves)} chunks, got {state.next_chunk}"
+                    f"{self.target}: GetUpload: expected at most {len(update.leaves)} chunks, got "
+                    f"{state.next_chunk}"
                 )
             failures = 0 if state.next_chunk > held else failures
             held = state.next_chunk
@@ -200,7 +213,8 @@ class Relay:
             raise self._translate(error, f"Upload (round {round_number}, from chunk {first})") from error
         if answer.update_root != update.root:
             raise PeerError(
-                f"{self.target}: round {round_number}: Upload: expected the receipt of root {update.root.hex()}, "
+                f"{self.target}: round {round_number}: Upload: expected the receipt of root "
+                f"{update.root.hex()}, "
                 f"got {answer.update_root.hex()}"
             )
 
@@ -217,16 +231,34 @@ class Relay:
 
         return self._retry(fetch, f"DownloadAggregate (round {round_number})")
 
-    def download_aggregate(self, round_number: int, chunks: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Yield the chunks asked for, in that order; not tried again when it is cut short.
+    def fetch_aggregate(self, round_number: int, *, leaves: Sequence[Digest], spool: Spool) -> None:
+        """Bring every chunk of a round's sum into the spool, except those that are there already.
+
+        Args:
+            round_number: of which round.
+            leaves: the proven leaf digest of each chunk.
+            spool: where they go; each is verified before it is written.
 
         Raises:
-            NetworkError: the stream was cut short; whoever keeps the chunks asks for the rest.
+            DigestMismatch: the aggregator sent a chunk of another digest.
+            MissingObject: it does not hold one.
+            NetworkError: too many attempts without progress.
         """
-        what = f"{self.target}: DownloadAggregate (round {round_number})"
-        with closing(self._aggregate_stream(round_number, chunks)) as parts:
-            _take_header(parts, what)
-            yield from _take_chunks(parts, chunks, what)
+        what = f"DownloadAggregate (round {round_number})"
+        missing = [index for index, digest in enumerate(leaves) if not spool.holds(index, digest)]
+        failures = 0
+        while missing:
+            before = len(missing)
+            try:
+                with closing(self._aggregate_stream(round_number, missing)) as parts:
+                    _take_header(parts, f"{self.target}: {what}")
+                    for index, data in _take_chunks(parts, tuple(missing), f"{self.target}: {what}"):
+                        where = f"{self.target}: {what}: chunk {index}"
+                        spool.write_chunk(index, verify_chunk(data, leaves[index], where=where))
+                        missing.remove(index)
+            except NetworkError as error:
+                failures = 1 if len(missing) < before else failures + 1
+                self._pause(failures, what, error)
 
     def fetch_update_chunk(
         self, round_number: int, node: Address, *, chunk: int
@@ -248,14 +280,14 @@ class Relay:
 
         return self._retry(fetch, what)
 
-    def _aggregate_stream(self, round_number: int, chunks: Sequence[int]) -> Iterator[wire.DownloadResponse]:
+    def _aggregate_stream(
+        self, round_number: int, chunks: Sequence[int]
+    ) -> Generator[wire.DownloadResponse, None, None]:
         request = wire.DownloadAggregateRequest(round=round_number, chunks=chunks)
         stream = self._stub.DownloadAggregate(request, timeout=self._patience.stream_s)
         return self._receive(stream, f"DownloadAggregate (round {round_number})")
 
-    def _receive(
-        self, stream: grpc.CallIterator[wire.DownloadResponse], what: str
-    ) -> Iterator[wire.DownloadResponse]:
+    def _receive(self, stream: _Stream, what: str) -> Generator[wire.DownloadResponse, None, None]:
         try:
             yield from stream
         except grpc.RpcError as error:
@@ -263,7 +295,7 @@ class Relay:
         finally:
             stream.cancel()
 
-    def _call(self, method: grpc.UnaryUnaryMultiCallable[..., Result], request: object, what: str) -> Result:
+    def _call(self, method: Callable[..., Result], request: object, what: str) -> Result:
         def call() -> Result:
             try:
                 return method(request, timeout=self._patience.call_s)

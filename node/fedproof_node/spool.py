@@ -1,4 +1,4 @@
-"""Ciphertexts of one update or one sum on their way out or in: a folder with a header and one file per chunk."""
+"""Ciphertexts on their way out or in: a folder with a header and one file for each chunk."""
 
 from __future__ import annotations
 

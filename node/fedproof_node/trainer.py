@@ -22,7 +22,8 @@ class Trainer:
     """Keeps one training process ready. Use as a context manager.
 
     A request that fails because of the task, or of the process itself, raises and is not repeated; the next
-    request meets a fresh process. A request may take as long as a commitment may: later nobody wants its answer.
+    request meets a fresh process. A request may take as long as a commitment may: later nobody wants its
+    answer.
     """
 
     def __init__(self, reference: str, settings: Mapping[str, object], *, policy: Policy) -> None:

@@ -1,10 +1,10 @@
 """Whether a published sum is the sum of what the nodes committed to. Pure: bytes in, the proven thing out.
 
-BFV is not CCA-secure: whoever can make a node decrypt a ciphertext of his choice, and watch what it does, learns
-about the key. So nothing is decrypted before every check here has passed.
+BFV is not CCA-secure: whoever can make a node decrypt a ciphertext of his choice, and watch what it does,
+learns about the key. So nothing is decrypted before every check here has passed.
 
-If the aggregator is malicious, then at most it escapes a draw: a sum that is wrong in a fraction f of its chunks
-passes one node's draw of k with probability (1 - f)^k, and the nodes draw independently.
+If the aggregator is malicious, then at most it escapes a draw: a sum that is wrong in a fraction f of its
+chunks passes one node's draw of k with probability (1 - f)^k, and the nodes draw independently.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def compute_draw(
     """Return the chunks that a node recomputes, ascending; anyone can repeat the draw.
 
     Nobody could know the block's hash when the sum was published, and each node draws its own: index i of the
-    stream is SHA-256 over the seed and i, taken modulo `chunks` (bias below 2^-200), and repeats are passed over.
+    stream is SHA-256 over the seed and i, taken modulo `chunks` (bias below 2^-200), and repeats are passed
+    over.
 
     Args:
         block_hash: of the block after the one that holds AggregatePublished.
@@ -112,8 +113,8 @@ def verify_aggregate_header(header: Header, facts: RoundFacts) -> tuple[Digest, 
     """Return the proven leaf digests of the sum's chunks.
 
     1. The Merkle root over manifest and leaves is the one that AggregatePublished names.
-    2. The manifest names this federation, round, epoch, policy and number of chunks, and as contributors exactly
-       the sealed set with the roots and example counts that they committed to.
+    2. The manifest names this federation, round, epoch, policy and number of chunks, and as contributors
+       exactly the sealed set with the roots and example counts that they committed to.
 
     Raises:
         DigestMismatch: one of them does not hold.
@@ -129,7 +130,8 @@ def verify_update_header(header: Header, contribution: Contribution, facts: Roun
     """Return the proven leaf digests of one contributor's chunks.
 
     1. The Merkle root over manifest and leaves is the one that the node committed to.
-    2. The manifest names this federation, round, node, epoch, policy, base model, number of chunks and examples.
+    2. The manifest names this federation, round, node, epoch, policy, base model, number of chunks and
+       examples.
 
     Raises:
         DigestMismatch: one of them does not hold.
@@ -218,7 +220,8 @@ def verify_sum(
         raise PeerError(f"{where}: expected the updates of {_names(expected)}, got {_names(came)}")
     if total != published:  # 4
         raise PeerError(
-            f"{where} of the aggregate is not the sum of the updates of {_names(expected)}: expected leaf digest "
+            f"{where} of the aggregate is not the sum of the updates of {_names(expected)}: expected leaf "
+            "digest "
             f"{leaf_digest(total).hex()}, got {leaf_digest(published).hex()}"
         )
     return published

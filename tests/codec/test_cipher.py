@@ -151,7 +151,7 @@ def test_the_noise_is_within_its_bound(parameters: CodecParameters, secret_key: 
     frames = 4
     cipher = Cipher(parameters)
     slots = np.random.default_rng(3).integers(0, parameters.plain_modulus, (frames, 4096), dtype=np.uint64)
-    polynomials, seeds = cipher.encrypt(slots, secret_key)
+    polynomials, seeds = cipher.make_encryptor(secret_key).encrypt(slots)
     modulus, plain_modulus = parameters.coeff_modulus, parameters.plain_modulus
     secret = expand_secret(secret_key.reveal(), parameters.digest)
     doubled = []
@@ -171,7 +171,5 @@ def test_the_noise_is_within_its_bound(parameters: CodecParameters, secret_key: 
 def test_parameters_that_seal_refuses_name_the_reason(parameters: CodecParameters) -> None:
     """A modulus that is no prime for this ring is refused with SEAL's own reason."""
     other = dataclasses.replace(parameters, coeff_modulus=parameters.coeff_modulus + 2)
-    with pytest.raises(
-        ConfigurationError, match=rf"SEAL accepts, got q = {other.coeff_modulus}, t = \d+: \w+"
-    ):
+    with pytest.raises(ConfigurationError, match=rf"SEAL accepts, got q = {other.coeff_modulus}: \w+"):
         Cipher(other)

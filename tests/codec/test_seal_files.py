@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import zstandard
 
-from fedproof.codec.seal_files import FileForm, read_body
+from fedproof.codec.seal_files import FileForm, uncompress
 from fedproof.errors import ConfigurationError
 
 # Magic number, header's size, version 4.1, compression, reserved, size.
 HEADER = "5ea1 10 0401 {compression} 0000 0000000000000000"
 
 
-def make_file(body: bytes, *, compression: str = "00") -> bytes:
-    return bytes.fromhex(HEADER.format(compression=compression)) + body
+def make_file(body: bytes, *, compression: str = "00", size: int = 0) -> bytes:
+    header = bytearray.fromhex(HEADER.format(compression=compression))
+    header[8:] = size.to_bytes(8, "little")
+    return bytes(header) + body
 
 
 def test_splitting_returns_what_was_joined() -> None:
@@ -22,8 +25,7 @@ def test_splitting_returns_what_was_joined() -> None:
     saved = make_file(prefix + bytes(5 * 8) + middle + bytes(64))
     form = FileForm.learn(saved, prefix_bytes=3, words=5, middle_bytes=2)
     file = form.join(words, bytes(range(64)))
-    assert file[16:] == prefix + words.tobytes() + middle + bytes(range(64))
-    assert int.from_bytes(file[8:16], "little") == len(file)
+    assert file == saved[:16] + prefix + words.tobytes() + middle + bytes(range(64))
     split_words, seed = form.split(file)
     assert split_words.tolist() == words.tolist()
     assert seed == bytes(range(64))
@@ -33,7 +35,7 @@ def test_splitting_returns_what_was_joined() -> None:
 def test_another_size_is_refused(change: int) -> None:
     """An object of another size than the known form's names the installed TenSEAL as the cause."""
     saved = make_file(bytes(3 + 40 + change))
-    with pytest.raises(ConfigurationError, match=f"saved objects of 43 bytes, got {43 + change}"):
+    with pytest.raises(ConfigurationError, match=f"saved objects of 59 bytes, got {59 + change}"):
         FileForm.learn(saved, prefix_bytes=3, words=5)
 
 
@@ -41,7 +43,14 @@ def test_another_size_is_refused(change: int) -> None:
 def test_another_header_is_refused(position: int) -> None:
     """Another magic number, header size or compression is refused."""
     saved = bytearray(make_file(b"body"))
-    assert read_body(bytes(saved)) == b"body"
+    assert uncompress(bytes(saved), zstandard.ZstdDecompressor()) == bytes(saved)
     saved[position] = 1
     with pytest.raises(ConfigurationError, match="expected a SEAL header with zstd"):
-        read_body(bytes(saved))
+        uncompress(bytes(saved), zstandard.ZstdDecompressor())
+
+
+def test_uncompressing_corrects_the_header() -> None:
+    """The uncompressed file says that it is uncompressed, and its own size."""
+    body = b"body" * 10
+    saved = make_file(zstandard.compress(body), compression="02", size=99)
+    assert uncompress(saved, zstandard.ZstdDecompressor()) == make_file(body, size=16 + len(body))

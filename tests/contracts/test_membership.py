@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.chain import Federation, MemoryChain, deploy, make_account, make_digest
-from tests.contracts.refusals import refuses, refuses_all_but_admin
 
 from fedproof.digests import ZERO_DIGEST, Address, as_address
 from fedproof.ledger.client import Member
 from fedproof.ledger.events import MemberApplied, MemberStatus
+from tests.chain import Federation, MemoryChain, deploy, make_account, make_digest
+from tests.contracts.refusals import refuses, refuses_all_but_admin
 
 KEYS = (make_digest("wrapping"), make_digest("certificate"))
 

@@ -11,7 +11,7 @@ import pytest
 from fedproof.local import Event, LocalFederation, LocalPlan
 
 NODES = ("hospital-a", "hospital-b", "hospital-c")
-TASK = "fedproof.tasks.breast_cancer:BreastCancerTask"
+TASK = "fedproof.tasks.breast_cancer:BreastCancer"
 POLICY = {"max-contributors": "8", "min-contributors": "2", "attestation-quorum": "2", "epochs": "1"}
 
 

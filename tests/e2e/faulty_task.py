@@ -8,10 +8,10 @@ import torch
 
 from fedproof.policy import TrainingPlan
 from fedproof.task import TrainResult
-from fedproof.tasks.breast_cancer import BreastCancerTask
+from fedproof.tasks.breast_cancer import BreastCancer
 
 
-class FaultyTask(BreastCancerTask):
+class FaultyTask(BreastCancer):
     """Breast cancer, except that training leaves a NaN behind or raises."""
 
     def __init__(self, *, hospital: int, hospitals: int = 3, fault: str = "") -> None:

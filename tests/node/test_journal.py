@@ -110,5 +110,5 @@ def test_another_nodes_journal_is_refused(tmp_path: Path) -> None:
 def test_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
     """Other bytes under the journal's name are a configuration error that names the file."""
     (tmp_path / "journal.sqlite").write_bytes(b"not a database, but long enough to be taken for one" * 20)
-    with pytest.raises(ConfigurationError, match="journal.sqlite: expected a node's journal"):
+    with pytest.raises(ConfigurationError, match=r"journal\.sqlite: expected a node's journal"):
         open_journal(tmp_path)

@@ -101,7 +101,7 @@ def test_honest_round_is_accepted(honest: Sum) -> None:
 
 
 def test_tampered_sum_is_refused(honest: Sum) -> None:
-    """A sum with one bit changed is refused, naming round, chunk and contributors, although its bytes hash well."""
+    """A sum with one bit changed is refused, naming round, chunk and contributors."""
     tampered = bytearray(honest.aggregate[1])
     tampered[7] ^= 1
     evil = dataclasses.replace(honest, aggregate=[honest.aggregate[0], bytes(tampered)])
@@ -120,7 +120,7 @@ def test_update_counted_twice_is_refused(honest: Sum) -> None:
 
 
 def test_update_left_out_is_refused(honest: Sum) -> None:
-    """A sum without one contributor is refused, and so is a recomputation that was handed one update too few."""
+    """A sum without one contributor is refused, and so is a recomputation from one update too few."""
     a, b, _ = (honest.chunks[node][0] for node in NODES)
     evil = dataclasses.replace(honest, aggregate=[honest.codec.sum_chunks([a, b]), honest.aggregate[1]])
     with pytest.raises(PeerError, match="is not the sum"):
@@ -158,7 +158,7 @@ def test_aggregate_header_with_another_root_is_refused(honest: Sum) -> None:
     header = Header(
         manifest=honest.aggregate_header.manifest, chunk_digests=honest.aggregate_header.chunk_digests[::-1]
     )
-    with pytest.raises(DigestMismatch, match="round 4: the aggregate's header.*expected the root"):
+    with pytest.raises(DigestMismatch, match=r"round 4: the aggregate's header.*expected the root"):
         verify_aggregate_header(header, honest.facts)
 
 
@@ -194,7 +194,7 @@ def test_wrong_contributors_are_refused(honest: Sum) -> None:
 
 
 def test_update_of_another_node_or_weight_is_refused(honest: Sum) -> None:
-    """A header that its node committed to, but whose manifest claims other examples or a base model, is refused."""
+    """A committed header whose manifest claims other examples, base model or node is refused."""
     node = NODES[0]
     for change in ({"examples": 99}, {"base_model": Digest(b"\x01" * 32)}, {"node": NODES[1]}):
         manifest = dataclasses.replace(
@@ -210,7 +210,7 @@ def test_update_of_another_node_or_weight_is_refused(honest: Sum) -> None:
 def test_digest_of_the_wrong_size_is_refused(honest: Sum) -> None:
     """A header with a leaf of 31 bytes is malformed."""
     header = Header(manifest=honest.aggregate_header.manifest, chunk_digests=[b"\0" * 31])
-    with pytest.raises(MalformedMessage, match="round 4: the aggregate's header.*32 bytes"):
+    with pytest.raises(MalformedMessage, match=r"round 4: the aggregate's header.*32 bytes"):
         verify_aggregate_header(header, honest.facts)
 
 

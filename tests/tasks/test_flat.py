@@ -107,7 +107,7 @@ def test_layout_refuses_what_cannot_travel() -> None:
     """A complex tensor, and a model without a single floating value, are refused by name."""
     model = nn.Module()
     model.register_buffer("phase", torch.zeros(1, dtype=torch.complex64))
-    with pytest.raises(ConfigurationError, match="'phase'.*complex64"):
+    with pytest.raises(ConfigurationError, match=r"'phase'.*complex64"):
         compute_layout(model)
     with pytest.raises(ConfigurationError, match="expected at least one floating value"):
         compute_layout(nn.ReLU())

@@ -38,7 +38,7 @@ def test_dirichlet_gives_each_example_to_one_node(nodes: int, alpha: float, seed
 
 
 def test_splits_never_change() -> None:
-    """Nodes with other versions of numpy compute the very same split: these digests are part of the format."""
+    """Nodes with other versions of numpy compute the very same split: these digests stay."""
     assert digest(split_iid(6000, nodes=10, seed=1)) == "895b6daf94950337"
     assert digest(split_dirichlet(LABELS, nodes=10, alpha=0.5, seed=1)) == "6183f31f78a5f562"
 

@@ -1,0 +1,37 @@
+"""The chain's time, by which deadlines are kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from fedproof.ledger.client import BlockRef, Ledger
+
+# Blocks carry whole seconds, and one may reach us late; a commitment that was in time must not be overlooked.
+_MARGIN_S = 2.0
+
+
+class ChainClock:
+    """Tells the time of the newest block, and goes on by itself while no block comes.
+
+    Some chains make a block only when somebody sends a transaction. There, once everybody has let a
+    deadline pass, no block would ever say so.
+    """
+
+    def __init__(self, ledger: Ledger, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._ledger = ledger
+        self._monotonic = monotonic
+        self._newest: BlockRef | None = None
+        self._seen_at = 0.0
+
+    def fetch_time(self) -> float:
+        """Return a Unix time that the next block will not be older than.
+
+        Raises:
+            LedgerUnreachable: the endpoint does not answer.
+        """
+        block = self._ledger.latest_block()
+        if self._newest is None or block.hash != self._newest.hash:
+            self._newest = block
+            self._seen_at = self._monotonic()
+        return block.timestamp + max(0.0, self._monotonic() - self._seen_at - _MARGIN_S)

@@ -1,0 +1,66 @@
+"""Why no round can be opened yet: what somebody else has to do first."""
+
+from __future__ import annotations
+
+from fedproof.digests import checksum_address
+from fedproof.ledger.events import OnChainPolicy
+from fedproof.policy import Policy
+from fedproof_aggregator.config import AggregatorConfig
+from fedproof_aggregator.keyrelay import KeyRelay
+from fedproof_aggregator.terms import verify_policy
+from fedproof_aggregator.view import LedgerView
+
+
+def explain_waiting(
+    view: LedgerView, key_relay: KeyRelay, *, policy: Policy, config: AggregatorConfig
+) -> str | None:
+    """Return what the next round waits for, or nothing when it can be opened.
+
+    Raises:
+        PolicyMismatch: the ledger has adopted another policy than ours.
+    """
+    adopted = view.policy()
+    if adopted is None:
+        return f"no policy is adopted; this aggregator's has the digest 0x{policy.digest.hex()}"
+    verify_policy(policy, adopted, path=config.policy)
+    reason = explain_cohort(
+        adopted,
+        max_contributors=policy.codec.max_contributors,
+        expected_nodes=config.expected_nodes,
+        admitted=len(view.admitted()),
+    )
+    return reason if reason is not None else explain_epoch(view, key_relay)
+
+
+def explain_cohort(
+    policy: OnChainPolicy, *, max_contributors: int, expected_nodes: int, admitted: int
+) -> str | None:
+    """Return why the admitted nodes make no cohort, or nothing when they do."""
+    needed = max(expected_nodes, policy.min_contributors, policy.attestation_quorum)
+    if admitted < needed:
+        return f"{admitted} of {needed} nodes are admitted"
+    if admitted > max_contributors:
+        return (
+            f"{admitted} nodes are admitted, the policy's codec adds at most {max_contributors} updates: "
+            "suspend some, or adopt another policy"
+        )
+    quorum = policy.attestation_quorum
+    if 2 * quorum <= admitted:
+        return (
+            f"{admitted} nodes are admitted, and the attestation quorum of {quorum} is not more than half of "
+            "them: adopt a policy with a larger one"
+        )
+    return None
+
+
+def explain_epoch(view: LedgerView, key_relay: KeyRelay) -> str | None:
+    """Return why the nodes cannot have the key yet, or nothing when they can."""
+    epoch, key_maker = view.current_epoch(), view.key_maker()
+    number = 0 if epoch is None else epoch.number
+    if key_maker is not None:
+        return f"{checksum_address(key_maker)} was asked for epoch {number + 1} and has not published it"
+    if epoch is None:
+        return "no epoch is published, and nobody has been asked for one (`fedproof admin epoch`)"
+    if not key_relay.has_wrapped_keys(number):
+        return f"the wrapped keys of epoch {number} have not come from {checksum_address(epoch.key_maker)}"
+    return None

@@ -1,0 +1,140 @@
+"""The aggregator's process: builds what the configuration says, connects it, and ends it in order."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from structlog.typing import FilteringBoundLogger
+
+from fedproof.config import load_address_book
+from fedproof.digests import checksum_address
+from fedproof.errors import ConfigurationError
+from fedproof.keys.wallet import load_wallet, read_password
+from fedproof.ledger.client import Ledger
+from fedproof.ledger.events import AGGREGATOR_ROLE
+from fedproof.policy import Policy
+from fedproof.store import ObjectStore
+from fedproof_aggregator.config import AggregatorConfig
+from fedproof_aggregator.daemon import Daemon, Parts
+from fedproof_aggregator.intake import Intake
+from fedproof_aggregator.journal import Journal
+from fedproof_aggregator.keyrelay import KeyRelay
+from fedproof_aggregator.server import compute_stream_limit, start_server
+from fedproof_aggregator.service import AggregationService
+from fedproof_aggregator.terms import TermsShelf, verify_policy
+from fedproof_aggregator.view import LedgerView
+
+
+def run_aggregator(config: AggregatorConfig, *, logger: FilteringBoundLogger) -> None:
+    """Serve and drive rounds until SIGTERM or Ctrl-C, or to the last round, where the configuration says so.
+
+    Raises:
+        ConfigurationError: a file cannot be used, the state is another federation's, the account lacks the
+            aggregator's role, or the address cannot be bound.
+        PolicyMismatch: the ledger has adopted another policy.
+        LedgerError: the chain cannot be reached at the start, or the contract is another one.
+    """
+    policy = Policy.load(config.policy)
+    with locked(config.state_dir):
+        ledger = connect_ledger(config)
+        first_block = load_address_book(config.chain.address_book).block if config.chain.address_book else 0
+        view = LedgerView(ledger, first_block=first_block)
+        adopted = view.policy()
+        if adopted is not None:
+            verify_policy(policy, adopted, path=config.policy)
+        store = ObjectStore(config.store_dir)
+        store.discard_partial()
+        journal = Journal(
+            config.state_dir / "state.sqlite", chain_id=ledger.chain_id, contract=ledger.contract
+        )
+        try:
+            shelf = TermsShelf(policy, store=store)
+            key_relay = KeyRelay(view=view, store=store)
+            parts = Parts(ledger, view, store, journal, shelf, key_relay)
+            serve(config, policy, parts, logger=logger)
+        finally:
+            journal.close()
+
+
+def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: FilteringBoundLogger) -> None:
+    """Run the gRPC server and the loop beside each other, and end both."""
+    daemon = Daemon(config, policy, parts, logger=logger)
+    service = AggregationService(
+        view=parts.view,
+        store=parts.store,
+        intake=Intake(view=parts.view, store=parts.store, journal=parts.journal, shelf=parts.shelf),
+        key_relay=parts.key_relay,
+        policy_digest=policy.digest,
+        logger=logger,
+        on_progress=daemon.wake,
+    )
+    with stopping_on_signals(daemon):
+        limit = compute_stream_limit(policy.codec.max_contributors)
+        server = start_server(service, config.listen, tls=config.tls, max_streams=limit)
+        logger.info("serving", address=server.address)
+        try:
+            daemon.run()
+        finally:
+            server.stop(config.shutdown_grace_s)
+            logger.info("stopped")
+
+
+def connect_ledger(config: AggregatorConfig) -> Ledger:
+    """Return the ledger, signing as the aggregator.
+
+    Raises:
+        ConfigurationError: the keystore cannot be used, or its account lacks the aggregator's role.
+        LedgerError: the chain cannot be reached, or the contract is another one.
+    """
+    account = load_wallet(config.chain.keystore, read_password(config.chain.password_file))
+    endpoint = config.chain.resolve()
+    ledger = Ledger.connect(endpoint.rpc_url, endpoint.contract, account=account)
+    if not ledger.has_role(AGGREGATOR_ROLE, ledger.address):
+        raise ConfigurationError(
+            f"{config.chain.keystore}: expected the account that was named aggregator when the contract "
+            f"{checksum_address(ledger.contract)} was deployed, got {checksum_address(ledger.address)}"
+        )
+    return ledger
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second aggregator out of a state folder while the first one runs.
+
+    Raises:
+        ConfigurationError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(
+                f"{folder}: expected a state folder that nobody uses, another aggregator runs on it"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def stopping_on_signals(daemon: Daemon) -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end the loop after its step; a second one ends the process at once."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        daemon.stop()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

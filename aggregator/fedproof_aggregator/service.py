@@ -1,0 +1,277 @@
+"""The gRPC service: one method for each call of the proto, and errors as status codes.
+
+Who calls does not matter: each thing that comes is checked against the ledger. The client's certificate only
+bounds how many streams one party can hold open.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import grpc
+from structlog.typing import FilteringBoundLogger
+
+from fedproof.digests import Digest, as_address, checksum_address
+from fedproof.errors import DigestMismatch, LedgerError, MalformedMessage, MissingObject
+from fedproof.ledger.events import Phase
+from fedproof.ledger.history import RoundRecord
+from fedproof.store import ObjectStore
+from fedproof.wire import aggregation_pb2 as wire
+from fedproof.wire.aggregation_pb2_grpc import AggregationServicer
+from fedproof_aggregator.intake import Incoming, Intake
+from fedproof_aggregator.keyrelay import KeyRelay
+from fedproof_aggregator.refusal import Refused, malformed, not_found, out_of_turn
+from fedproof_aggregator.view import LedgerView
+
+STREAMS_PER_CLIENT = 8
+
+
+class AggregationService(AggregationServicer):
+    """Answers nodes, each call in a thread of its own."""
+
+    def __init__(
+        self,
+        *,
+        view: LedgerView,
+        store: ObjectStore,
+        intake: Intake,
+        key_relay: KeyRelay,
+        policy_digest: Digest,
+        logger: FilteringBoundLogger,
+        on_progress: Callable[[], None],
+    ) -> None:
+        """Bind the calls to what answers them.
+
+        Args:
+            view: the ledger.
+            store: what downloads come from.
+            intake: takes updates.
+            key_relay: takes and gives keys.
+            policy_digest: of the policy that this aggregator serves.
+            logger: hears of uploads and refusals.
+            on_progress: called when something came that a round may have waited for.
+        """
+        self._view = view
+        self._store = store
+        self._intake = intake
+        self._key_relay = key_relay
+        self._policy_digest = policy_digest
+        self._logger = logger
+        self._on_progress = on_progress
+        self._streams: Counter[bytes] = Counter()
+        self._streams_lock = threading.Lock()
+
+    def GetFederation(
+        self, request: wire.GetFederationRequest, context: grpc.ServicerContext
+    ) -> wire.GetFederationResponse:
+        """Say which federation this is."""
+        return wire.GetFederationResponse(
+            chain_id=self._view.chain_id, contract=self._view.contract, policy_digest=self._policy_digest
+        )
+
+    def PutPublicKey(
+        self, request: wire.PutPublicKeyRequest, context: grpc.ServicerContext
+    ) -> wire.PutPublicKeyResponse:
+        """Keep a registered public key."""
+        with self._translate(context):
+            self._key_relay.put_public_key(request.key)
+        return wire.PutPublicKeyResponse()
+
+    def GetPublicKey(
+        self, request: wire.GetPublicKeyRequest, context: grpc.ServicerContext
+    ) -> wire.GetPublicKeyResponse:
+        """Give a public key."""
+        with self._translate(context):
+            return wire.GetPublicKeyResponse(key=self._key_relay.find_public_key(request.digest))
+
+    def PutWrappedKeys(
+        self, request: wire.PutWrappedKeysRequest, context: grpc.ServicerContext
+    ) -> wire.PutWrappedKeysResponse:
+        """Keep a published epoch's wrapped keys."""
+        with self._translate(context):
+            self._key_relay.put_wrapped_keys(request.epoch, request.keys)
+        self._on_progress()
+        return wire.PutWrappedKeysResponse()
+
+    def GetWrappedKeys(
+        self, request: wire.GetWrappedKeysRequest, context: grpc.ServicerContext
+    ) -> wire.GetWrappedKeysResponse:
+        """Give an epoch's wrapped keys."""
+        with self._translate(context):
+            return wire.GetWrappedKeysResponse(keys=self._key_relay.find_wrapped_keys(request.epoch))
+
+    def GetUpload(
+        self, request: wire.GetUploadRequest, context: grpc.ServicerContext
+    ) -> wire.GetUploadResponse:
+        """Say how far an update has come."""
+        with self._translate(context):
+            standing = self._intake.find_standing(request.round, request.node)
+        if standing is None:
+            return wire.GetUploadResponse(next_chunk=0, complete=False)
+        return wire.GetUploadResponse(next_chunk=standing.received, complete=standing.is_complete)
+
+    def Upload(
+        self, request_iterator: Iterator[wire.UploadRequest], context: grpc.ServicerContext
+    ) -> wire.UploadResponse:
+        """Take an update, or the rest of one."""
+        with self._translate(context), self._stream_slot(context):
+            first = next(request_iterator, None)
+            if first is None or first.WhichOneof("part") != "start":
+                raise malformed(f"upload: expected a start message first, got {_kind(first)}")
+            start = first.start
+            try:
+                incoming = self._receive(start, request_iterator)
+            except (Refused, MalformedMessage) as error:
+                # A stream that we end ourselves, on shutdown, looks to the loop like one that ended early.
+                kind = "upload_refused" if context.is_active() else "upload_interrupted"
+                self._logger.warning(kind, round=start.round, node=_name(start), reason=str(error))
+                raise
+            except grpc.RpcError:
+                reason = "the node went away"
+                self._logger.warning(
+                    "upload_interrupted", round=start.round, node=_name(start), reason=reason
+                )
+                raise
+        return wire.UploadResponse(chunks=len(incoming.chunk_digests), update_root=incoming.root)
+
+    def DownloadUpdate(
+        self, request: wire.DownloadUpdateRequest, context: grpc.ServicerContext
+    ) -> Iterator[wire.DownloadResponse]:
+        """Give an update's header and chunks, once no round can count a copy of them."""
+        with self._translate(context), self._stream_slot(context):
+            number = request.round
+            node = as_address(request.node, f"round {number}: node")
+            where = f"round {number}, node {checksum_address(node)}"
+            record = self._require_round(number, lambda record: record.phase is not Phase.OPEN)
+            if record.phase is Phase.OPEN:
+                raise out_of_turn(f"{where}: updates can be downloaded once the round is sealed, it is open")
+            commitment = record.commitments.get(node)
+            if commitment is None:
+                raise not_found(f"{where}: the node has not committed in this round")
+            yield from self._send(commitment.update_root, request.chunks, where=where)
+
+    def DownloadAggregate(
+        self, request: wire.DownloadAggregateRequest, context: grpc.ServicerContext
+    ) -> Iterator[wire.DownloadResponse]:
+        """Give a sum's header and chunks."""
+        with self._translate(context), self._stream_slot(context):
+            where = f"round {request.round}, aggregate"
+            record = self._require_round(request.round, lambda record: record.aggregate_root is not None)
+            if record.aggregate_root is None:
+                raise not_found(f"{where}: not published, the round is in phase {record.phase.name}")
+            yield from self._send(record.aggregate_root, request.chunks, where=where)
+
+    def _receive(self, start: wire.UploadStart, rest: Iterable[wire.UploadRequest]) -> Incoming:
+        incoming = self._intake.begin(start)
+        was_complete = incoming.is_complete
+        if not was_complete:
+            self._logger.info(
+                "upload_started",
+                round=incoming.round,
+                node=_name(start),
+                bytes=incoming.terms.compute_update_bytes(),
+                next_chunk=incoming.held,
+            )
+        for part in rest:
+            if part.WhichOneof("part") != "chunk":
+                raise malformed(f"{incoming.where}: expected a chunk, got {_kind(part)}")
+            self._intake.accept(incoming, part.chunk)
+        if not incoming.is_complete:
+            raise malformed(
+                f"{incoming.where}: expected {len(incoming.chunk_digests)} chunks, the stream ended with "
+                f"{incoming.held} of them held"
+            )
+        if not was_complete:
+            self._logger.info(
+                "upload_complete",
+                round=incoming.round,
+                node=_name(start),
+                bytes=incoming.terms.compute_update_bytes(),
+            )
+            self._on_progress()
+        return incoming
+
+    def _require_round(self, number: int, is_ready: Callable[[RoundRecord], bool]) -> RoundRecord:
+        """Return a round, read again if it does not look ready."""
+        record = self._view.find_round(number)
+        if record is None or not is_ready(record):
+            self._view.refresh()
+            record = self._view.find_round(number)
+        if record is None:
+            raise not_found(f"round {number}: not on the ledger")
+        return record
+
+    def _send(self, root: Digest, asked: Sequence[int], *, where: str) -> Iterator[wire.DownloadResponse]:
+        try:
+            header = self._store.get_header(root)
+        except MissingObject as error:
+            raise not_found(f"{where}: no header of root {root.hex()} has come") from error
+        except MalformedMessage as error:
+            raise DigestMismatch(str(error)) from error
+        total = len(header.chunk_digests)
+        if len(asked) > total or any(index >= total for index in asked):
+            came = f"{len(asked)}, the highest {max(asked)}"
+            raise malformed(f"{where}: expected at most {total} chunks, each below {total}, got {came}")
+        yield wire.DownloadResponse(header=header)
+        for index in asked or range(total):
+            try:
+                data = self._store.get(Digest(header.chunk_digests[index]))
+            except MissingObject as error:
+                raise not_found(f"{where}: chunk {index} has not come") from error
+            yield wire.DownloadResponse(chunk=wire.Chunk(index=index, data=data))
+
+    @contextmanager
+    def _stream_slot(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """Count a stream against its client's certificate while it lasts."""
+        client = b"".join(map(bytes, context.auth_context().get("x509_pem_cert", ())))
+        with self._streams_lock:
+            if self._streams[client] >= STREAMS_PER_CLIENT:
+                raise Refused(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"expected at most {STREAMS_PER_CLIENT} streams at once under one certificate; try again",
+                )
+            self._streams[client] += 1
+        try:
+            yield
+        finally:
+            with self._streams_lock:
+                self._streams[client] -= 1
+                if not self._streams[client]:
+                    del self._streams[client]
+
+    @contextmanager
+    def _translate(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """End the call with the status code that an error stands for."""
+        try:
+            yield
+        except Refused as error:
+            context.abort(error.code, str(error))
+        except MalformedMessage as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        # Paths and endpoints are the operator's to know, not the peer's.
+        except (DigestMismatch, MissingObject) as error:
+            self._log_error(str(error))
+            context.abort(grpc.StatusCode.DATA_LOSS, "a stored object is damaged or lost; see the operator")
+        except LedgerError as error:
+            self._log_error(str(error))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the aggregator cannot read the ledger; try again")
+        except (OSError, sqlite3.Error) as error:
+            self._log_error(f"disk: {error}")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the aggregator cannot use its disk; try again")
+
+    def _log_error(self, message: str) -> None:
+        self._logger.error("error", message=message)
+
+
+def _kind(part: wire.UploadRequest | None) -> str:
+    return "the end of the stream" if part is None else str(part.WhichOneof("part") or "an empty message")
+
+
+def _name(start: wire.UploadStart) -> str:
+    return (
+        checksum_address(as_address(start.node, "node")) if len(start.node) == 20 else "0x" + start.node.hex()
+    )

@@ -1,0 +1,211 @@
+"""What an audit found, for people and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from fedproof.digests import Address, Digest, checksum_address
+from fedproof.ledger.client import BlockRef
+from fedproof.ledger.events import ExclusionReason, FailureReason, Phase
+from fedproof_auditor.chronicle import RoundRecord
+from fedproof_auditor.findings import CHECKS, Failure, NameBook, spell, spell_node
+from fedproof_auditor.verify import Audit
+
+SHOWN_PER_CHECK = 5
+"""How many failures of one check people are shown; machines get all of them."""
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """An audit, and what it was about.
+
+    Attributes:
+        block: as of which block; nothing when the audit ended at check 1.
+        stopped_at: number of the check after which nothing more could be done; 0 if all were made.
+        selection: which rounds' stored evidence was asked for.
+    """
+
+    chain_id: int | None
+    contract: Address
+    block: BlockRef | None
+    audit: Audit
+    names: NameBook
+    seconds: float
+    selection: str = "all"
+    stopped_at: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def holds(self) -> bool:
+        """Whether every check was made and holds."""
+        return not self.audit.findings.failures and not self.stopped_at
+
+    def state(self, check: int) -> str:
+        """Return ``holds``, ``fails``, or ``not done``."""
+        if self.audit.findings.of(check):
+            return "fails"
+        return "not done" if self.stopped_at and check != self.stopped_at else "holds"
+
+
+def as_document(report: Report) -> Document:
+    """Return the report for machines; docs/auditor.md describes it."""
+    audit, names = report.audit, report.names
+    first = audit.findings.first()
+    block = report.block
+    return {
+        "holds": report.holds,
+        "first_failure": None if first is None else _failure_document(first, names),
+        "chain_id": report.chain_id,
+        "contract": checksum_address(report.contract),
+        "block": None
+        if block is None
+        else {"number": block.number, "hash": spell(block.hash), "timestamp": block.timestamp},
+        "selected_rounds": report.selection,
+        "checks": [
+            {
+                "number": number,
+                "title": title,
+                "state": report.state(number),
+                "comparisons": audit.findings.compared[number],
+                "failures": [_failure_document(each, names) for each in audit.findings.of(number)],
+            }
+            for number, title in CHECKS.items()
+        ],
+        "rounds": [_round_document(report, record) for record in audit.chronicle.rounds.values()],
+        "counts": {
+            "rounds": len(audit.examined),
+            "updates": audit.updates,
+            "chunks": audit.chunks,
+            "bytes_added": audit.bytes_added,
+            "seconds": round(report.seconds, 3),
+        },
+        "notes": [*report.notes],
+    }
+
+
+def _failure_document(failure: Failure, names: NameBook) -> Document:
+    return {
+        "check": failure.check,
+        "round": failure.round,
+        "node": None if failure.node is None else spell_node(failure.node, names),
+        "address": None if failure.node is None else checksum_address(failure.node),
+        "chunk": failure.chunk,
+        "field": failure.field,
+        "expected": failure.expected,
+        "got": failure.got,
+        "message": failure.describe(names),
+    }
+
+
+def _round_document(report: Report, record: RoundRecord) -> Document:
+    names = report.names
+    sealed, finalised, failed = record.sealed, record.finalised, record.failed
+    stored = report.audit.examined.get(record.number)
+    return {
+        "round": record.number,
+        "phase": spell(record.phase),
+        "committed": [spell_node(node, names) for node in record.commitments],
+        "contributors": [spell_node(node, names) for node in sealed.contributors] if sealed else [],
+        "excluded": {
+            spell_node(node, names): _spell_reason(reason, ExclusionReason)
+            for node, reason in zip(sealed.excluded, sealed.reasons, strict=False)
+        }
+        if sealed
+        else {},
+        "stored": None if stored is None else sorted(spell_node(node, names) for node in stored),
+        "model": spell(finalised.model_digest) if finalised else None,
+        "attestations": len(record.attestations),
+        "dissenters": [spell_node(node, names) for node in find_dissenters(record)],
+        "failure": _spell_reason(failed.reason, FailureReason) if failed else None,
+    }
+
+
+def find_dissenters(record: RoundRecord) -> list[Address]:
+    """Return who attested another model than the finalised one, or in a failed round than most did."""
+    models = [each.model_digest for each in record.attestations.values()]
+    if not models:
+        return []
+    model: Digest = record.finalised.model_digest if record.finalised else max(models, key=models.count)
+    return [node for node, each in record.attestations.items() if each.model_digest != model]
+
+
+def describe(report: Report, *, tick: str, cross: str) -> Iterator[tuple[str, str]]:
+    """Yield the report line by line for people, each line with its style.
+
+    Args:
+        report: what to tell.
+        tick: marks a check that holds.
+        cross: marks one that does not.
+    """
+    yield f"contract {checksum_address(report.contract)} on chain {report.chain_id}", "bold"
+    if report.block is not None:
+        when = datetime.fromtimestamp(report.block.timestamp, UTC)
+        block = f"block {report.block.number} ({spell(report.block.hash)[:12]}, {when:%Y-%m-%d %H:%M:%S} UTC)"
+        yield f"as of {block}", ""
+    for note in report.notes:
+        yield f"note: {note}", "yellow"
+    marks: Mapping[str, tuple[str, str]] = {
+        "holds": (tick, "green"),
+        "fails": (cross, "red"),
+        "not done": ("-", "yellow"),
+    }
+    for number, title in CHECKS.items():
+        mark, style = marks[report.state(number)]
+        compared = report.audit.findings.compared[number]
+        count = f" ({compared:,})" if compared > 1 else ""
+        extra = ": not done" if report.state(number) == "not done" else ""
+        yield f" {mark} {number:>2}  {title}{count}{extra}", style
+        failures = report.audit.findings.of(number)
+        for failure in failures[:SHOWN_PER_CHECK]:
+            yield f"       {failure.describe(report.names)}", style
+        if len(failures) > SHOWN_PER_CHECK:
+            yield f"       and {len(failures) - SHOWN_PER_CHECK} more (all of them with --json)", style
+    for record in report.audit.chronicle.rounds.values():
+        yield from ((line, "yellow") for line in _describe_round(report, record))
+    yield _describe_counts(report), ""
+    first = report.audit.findings.first()
+    if report.holds:
+        yield "every check holds", "bold green"
+    elif first is not None:
+        yield f"REFUSED at check {first.check}: {first.describe(report.names)}", "bold red"
+
+
+def _describe_round(report: Report, record: RoundRecord) -> Iterator[str]:
+    """Yield what is unusual about a round, although nothing contradicts it."""
+    names, number = report.names, record.number
+    stored = report.audit.examined.get(number)
+    if record.phase is not Phase.FINALISED:
+        failed = record.failed
+        how = (
+            f"failed while {spell(failed.phase)}: {_spell_reason(failed.reason, FailureReason)}"
+            if failed
+            else f"is {spell(record.phase)}"
+        )
+        kept = "" if stored is None else f", {len(stored)} of them stored as a whole"
+        yield f"round {number} {how}; {len(record.commitments)} updates were committed{kept}"
+    if record.sealed:
+        for node, reason in zip(record.sealed.excluded, record.sealed.reasons, strict=False):
+            why = _spell_reason(reason, ExclusionReason)
+            yield f"round {number}: {spell_node(node, names)} was excluded: {why}"
+    for node in find_dissenters(record):
+        yield f"round {number}: {spell_node(node, names)} attested another model"
+
+
+def _describe_counts(report: Report) -> str:
+    audit = report.audit
+    return (
+        f"{len(audit.examined)} rounds, {audit.updates} updates, {audit.chunks} chunks, "
+        f"{audit.bytes_added:,} bytes of ciphertext added up again, {report.seconds:.1f} s"
+    )
+
+
+def _spell_reason(reason: int, kind: Callable[[int], ExclusionReason | FailureReason]) -> str:
+    try:
+        return kind(reason).name.lower()
+    except ValueError:
+        return f"reason {reason}"

@@ -1,0 +1,200 @@
+"""`fedproof audit verify`: whether what a ledger and a store say about a federation holds.
+
+Trusts neither: the ledger's endpoint is held against the contract's own running hash, the store against the
+ledger, and the published sums against sums recomputed from the stored ciphertexts, without any key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol
+
+from fedproof.codec import Codec
+from fedproof.codec.parameters import CodecParameters
+from fedproof.digests import Address
+from fedproof.policy import Policy
+from fedproof_auditor.checks import (
+    compute_history_hash,
+    locate_break,
+    verify_attestations,
+    verify_code,
+    verify_head_model,
+    verify_history,
+    verify_seal,
+)
+from fedproof_auditor.chronicle import Chronicle
+from fedproof_auditor.chunks import ChunkResult, ChunkTask, examine_chunk
+from fedproof_auditor.documents import AdoptedPolicy, PolicyStore, verify_documents
+from fedproof_auditor.epochs import KeyStore, verify_epochs
+from fedproof_auditor.evidence import LedgerEvidence, Progress
+from fedproof_auditor.findings import Failure, Findings
+from fedproof_auditor.replay import replay
+from fedproof_auditor.rounds import ChunkStore, Examine, RoundEvidence, examine_rounds, read_headers
+from fedproof_auditor.updates import RoundFacts
+
+
+class Store(KeyStore, PolicyStore, ChunkStore, Protocol):
+    """What an aggregator has stored: `fedproof_auditor.evidence.StoredEvidence`."""
+
+
+@dataclass(slots=True)
+class Audit:
+    """What an audit looked at, and found.
+
+    Attributes:
+        chronicle: what happened, according to the ledger.
+        findings: what does not hold.
+        examined: the rounds whose stored evidence was looked at, each with the nodes whose update is stored
+            as a whole and sound.
+        updates: how many updates with a sound header were looked at.
+        chunks: how many of their chunks were read and are sound.
+        bytes_added: of the ciphertexts that were added up again.
+    """
+
+    chronicle: Chronicle = field(default_factory=Chronicle)
+    findings: Findings = field(default_factory=Findings)
+    examined: dict[int, frozenset[Address]] = field(default_factory=dict)
+    updates: int = 0
+    chunks: int = 0
+    bytes_added: int = 0
+
+
+def verify(
+    evidence: LedgerEvidence,
+    store: Store,
+    documents: Mapping[str, Policy],
+    *,
+    is_selected: Callable[[int], bool],
+    examine: Examine,
+    progress: Progress,
+) -> Audit:
+    """Return what holds and what does not.
+
+    1. The code on chain equals the committed artifact's.
+    2. The events, replayed, give the contract's history hash as of the audited block.
+    3. Each policy document is one that the ledger adopted, and there is one for each version in use; the
+       contract enforces what the document says.
+    4. Rounds are numbered one by one and follow the state machine; each opens on the newest policy, the
+       newest epoch and the last finalised model, or the genesis; deadlines are as the policy says.
+    5. Each committer and attester belonged to the round's cohort at that block, acted once per round, and
+       before the deadline (block timestamps).
+    6. Each epoch's context digest follows from the policy's codec; its wrapped keys are stored, have the
+       published root, and are for exactly the nodes admitted then, whose public keys are stored.
+    7. Each contributor's header is stored and has the committed root; its manifest names this chain,
+       contract, round, node, epoch, policy, base model and example count.
+    8. Each chunk of a contributor is stored, hashes to its leaf, and has well-formed frames; no two frames of
+       all updates share a seed, so no update copies another's ciphertexts.
+    9. Contributors and excluded nodes are exactly those who committed; each exclusion has a reason that the
+       store does not contradict; the quorum was held.
+    10. The sum recomputed from the stored ciphertexts has the published root, and is stored.
+    11. Attestations agree, and those before the finalisation reach the quorum; the finalised model is theirs.
+    12. The head model on chain is the last finalised one.
+
+    Evidence of a round that failed, or is not sealed yet, need not be complete; what there is must hold.
+    Checks that rest on the ledger alone are always made for all rounds.
+
+    Args:
+        evidence: what the chain says.
+        store: what the aggregator has stored.
+        documents: policy documents that were handed in, by where they come from.
+        is_selected: whether to look at the stored evidence of a round.
+        examine: does the work on chunks.
+        progress: told how far it has come.
+    """
+    audit = Audit()
+    findings = audit.findings
+    with findings.collect(1):
+        verify_code(evidence.code)
+    with findings.collect(2):
+        _verify_events(evidence)
+    audit.chronicle = replay(evidence.events, evidence.timestamps, findings)  # 4, 5
+    policies = verify_documents(audit.chronicle, documents, store, findings)  # 3
+    verify_epochs(audit.chronicle, policies, store, findings)  # 6
+    for record in audit.chronicle.rounds.values():
+        adopted = audit.chronicle.policies.get(record.opened.policy_version)
+        if adopted is None:
+            continue  # check 4 has found that
+        if record.sealed:
+            _keep(findings, 9, verify_seal(record, adopted.policy))
+        if record.finalised:
+            _keep(findings, 11, verify_attestations(record, adopted.policy))
+    _examine_selected(  # 7, 8, 9, 10
+        audit, evidence, policies, store, is_selected=is_selected, examine=examine, progress=progress
+    )
+    with findings.collect(12):
+        verify_head_model(audit.chronicle, evidence.head_model)
+    return audit
+
+
+def examine_serially(store: Store) -> Examine:
+    """Return what does chunk tasks one after the other, in this process."""
+
+    def examine(tasks: Iterable[ChunkTask]) -> Iterator[ChunkResult]:
+        for task in tasks:
+            yield examine_chunk(task, make_codec(task.parameters), store.get)
+
+    return examine
+
+
+@lru_cache(maxsize=8)
+def make_codec(parameters: CodecParameters) -> Codec:
+    """Return the codec of some parameters; a federation has as many as it had policies."""
+    return Codec(parameters)
+
+
+def _verify_events(evidence: LedgerEvidence) -> None:
+    """Check 2, naming the first block after which something is missing or altered."""
+    block = evidence.block.number
+    if compute_history_hash(evidence.events) != evidence.history_hash:
+        block = locate_break(evidence.events, evidence.hash_at, last_block=block)
+    upto = [event for event in evidence.events if event.block_number <= block]
+    at_block = evidence.history_hash if block == evidence.block.number else evidence.hash_at(block)
+    verify_history(upto, at_block, block_number=block)
+
+
+def _examine_selected(
+    audit: Audit,
+    evidence: LedgerEvidence,
+    policies: Mapping[int, AdoptedPolicy],
+    store: Store,
+    *,
+    is_selected: Callable[[int], bool],
+    examine: Examine,
+    progress: Progress,
+) -> None:
+    """Checks 7 to 10 on the stored evidence of the selected rounds."""
+    rounds: list[RoundEvidence] = []
+    for record in sorted(audit.chronicle.rounds.values(), key=lambda each: each.number):
+        if not is_selected(record.number):
+            continue
+        policy = policies.get(record.opened.policy_version)
+        if policy is None:
+            audit.findings.expect(
+                not record.commitments,
+                Failure(
+                    check=7,
+                    field="stored updates",
+                    expected="a policy document to read them by",
+                    got="none (check 3)",
+                    round=record.number,
+                ),
+            )
+            continue
+        facts = RoundFacts(evidence.chain_id, evidence.contract, record, policy)
+        rounds.append(read_headers(facts, store, audit.findings))
+    total = sum(len(each.tasks) for each in rounds)
+    examine_rounds(
+        rounds, examine, audit.findings, lambda done: progress("adding up ciphertexts", done, total)
+    )
+    for each in rounds:
+        audit.examined[each.facts.record.number] = each.complete
+        audit.updates += len(each.updates)
+        audit.chunks += sum(len(result.seeds) for result in each.results)
+        audit.bytes_added += sum(result.bytes_added for result in each.results)
+
+
+def _keep(findings: Findings, check: int, failures: Iterable[Failure]) -> None:
+    findings.compared[check] += 1
+    findings.failures += failures

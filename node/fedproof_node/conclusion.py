@@ -1,0 +1,247 @@
+"""The end of a round on this node: the sum is verified, then decrypted, applied and attested.
+
+The order is the point. Until every check in `verification` has passed, no chunk is decrypted; until the model
+is on the disk, its digest is not attested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from structlog.typing import FilteringBoundLogger
+
+from fedproof.codec import SecretKey
+from fedproof.digests import Address, Digest
+from fedproof.errors import (
+    DigestMismatch,
+    LedgerError,
+    MissingObject,
+    Reverted,
+    TaskFailed,
+    WorkerDied,
+)
+from fedproof.ledger.client import Ledger
+from fedproof.ledger.history import History, RoundRecord
+from fedproof_node.config import VerifyConfig
+from fedproof_node.epoch import KeyRing
+from fedproof_node.journal import Journal, Stage
+from fedproof_node.membership import Membership
+from fedproof_node.models import ModelShelf
+from fedproof_node.relay import Relay
+from fedproof_node.spool import Spool
+from fedproof_node.trainer import Trainer
+from fedproof_node.verification import (
+    RoundFacts,
+    compute_draw,
+    verify_aggregate_header,
+    verify_distinct,
+    verify_sum,
+    verify_update_header,
+)
+
+
+class Concluder:
+    """Takes rounds from their published sum to this node's attestation.
+
+    Every method raises NetworkError or LedgerError for what has to be tried again.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        *,
+        verify: VerifyConfig,
+        ledger: Ledger,
+        relay: Relay,
+        journal: Journal,
+        models: ModelShelf,
+        keys: KeyRing,
+        trainer: Trainer,
+        rounds_dir: Path,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._membership = membership
+        self._verify = verify
+        self._ledger = ledger
+        self._relay = relay
+        self._journal = journal
+        self._models = models
+        self._keys = keys
+        self._trainer = trainer
+        self._rounds_dir = rounds_dir
+        self._log = log
+
+    def is_drawable(self, record: RoundRecord) -> bool:
+        """Return whether the block that the draw depends on has been mined."""
+        return record.aggregated_block is not None and self._ledger.block_number() > record.aggregated_block
+
+    def conclude(self, record: RoundRecord, history: History) -> None:
+        """Verify, decrypt and apply a round's sum; the new model is on the disk and in the journal
+        afterwards.
+
+        1. The aggregate's header is proven by the published root and says what the ledger says.
+        2. Every chunk of it has its proven leaf digest.
+        3. The drawn chunks are the sums of the sealed contributors' committed chunks, none of which stands in
+           two updates.
+        4. Where the ledger knows the result, it is this node's as well.
+
+        Raises:
+            MissingObject: the base model is not here, or the aggregator lost what it published.
+            PeerError: a check fails; nothing was decrypted unless 4 is what fails.
+            PolicyMismatch: the round follows another policy than this node's.
+        """
+        number = record.number
+        facts = self._membership.facts(record, history)
+        base = self._models.load(record.base_model)
+        secret_key = self._keys.open(record.epoch, history)
+        self._log.info("phase", round=number, phase="verifying")
+        spool = self._spool(record)
+        leaves = self._download(facts, spool)  # 1, 2
+        drawn = self._draw(record, facts)
+        self._recompute(facts, spool, leaves, drawn)  # 3
+        self._log.info("verified", round=number, chunks=len(drawn), of=facts.chunks)
+        flat = self._apply(facts, spool, leaves, base=base, secret_key=secret_key)
+        digest = self._models.digest(flat)
+        if record.result is not None and digest != record.result:  # 4
+            raise DigestMismatch(describe_divergence(record, digest))
+        self._models.save(flat)
+        # A crash before this line: the spool is still here, and the same sum gives the same model again.
+        self._journal.note_applied(number, digest)
+
+    def attest(self, record: RoundRecord, history: History) -> None:
+        """Attest the applied model where the ledger still takes it, and report how good the model is.
+
+        Raises:
+            PeerError: the ledger holds another attestation of this node.
+        """
+        number = record.number
+        node = self._membership.node
+        model = self._journal.entry(number).model
+        if model is None:
+            raise MissingObject(f"round {number}: the journal names no model that was applied")
+        existing = record.attestations.get(node)
+        if existing is not None and existing != model:
+            raise DigestMismatch(
+                f"round {number}: expected this node's attestation to be {model.hex()}, the ledger holds "
+                f"{existing.hex()}: another daemon signs with the same key"
+            )
+        is_current = history.current_round is not None and history.current_round.number == number
+        if existing is None and is_current and node in record.cohort:
+            self._send_attestation(number, model)
+        self._report(number, model)
+        # A crash before this line: the restart finds the attestation on the ledger and reports once more.
+        self._journal.advance(number, Stage.ATTESTED)
+
+    def clean(self, record: RoundRecord) -> None:
+        """Remove the round's spooled aggregate."""
+        self._spool(record).clear()
+
+    # 1, 2
+
+    def _download(self, facts: RoundFacts, spool: Spool) -> tuple[Digest, ...]:
+        """Return the proven leaves once every chunk of the aggregate is in the spool."""
+        header = self._relay.fetch_aggregate_header(facts.round)
+        leaves = verify_aggregate_header(header, facts)
+        self._relay.fetch_aggregate(facts.round, leaves=leaves, spool=spool)
+        return leaves
+
+    # 3
+
+    def _draw(self, record: RoundRecord, facts: RoundFacts) -> tuple[int, ...]:
+        if self._verify.chunks == "all":
+            return tuple(range(facts.chunks))
+        if record.aggregated_block is None:
+            raise LedgerError(f"round {record.number}: expected a block that holds AggregatePublished")
+        return compute_draw(
+            self._ledger.block(record.aggregated_block + 1).hash,
+            self._membership.node,
+            round_number=record.number,
+            chunks=facts.chunks,
+            count=self._verify.chunks,
+        )
+
+    def _recompute(
+        self, facts: RoundFacts, spool: Spool, leaves: tuple[Digest, ...], drawn: tuple[int, ...]
+    ) -> None:
+        proven: dict[Address, tuple[Digest, ...]] = {}
+        for index in drawn:
+            verify_sum(
+                self._membership.codec,
+                spool.read_chunk(index, leaves[index]),
+                self._fetch_updates(facts, index, proven),
+                index=index,
+                facts=facts,
+            )
+        verify_distinct(proven, round_number=facts.round)
+
+    def _fetch_updates(
+        self, facts: RoundFacts, index: int, proven: dict[Address, tuple[Digest, ...]]
+    ) -> Iterator[tuple[Address, bytes, Digest]]:
+        """Yield one chunk of each contributor with its proven leaf digest; one is in memory at a time."""
+        for contribution in facts.contributions:
+            header, data = self._relay.fetch_update_chunk(facts.round, contribution.node, chunk=index)
+            leaves = verify_update_header(header, contribution, facts)
+            proven[contribution.node] = leaves
+            yield contribution.node, data, leaves[index]
+
+    def _apply(
+        self,
+        facts: RoundFacts,
+        spool: Spool,
+        leaves: tuple[Digest, ...],
+        *,
+        base: NDArray[np.float32],
+        secret_key: SecretKey,
+    ) -> NDArray[np.float32]:
+        codec = self._membership.codec
+        sums = np.empty(facts.parameters, dtype=np.int64)
+        start = 0
+        for index, digest in enumerate(leaves):
+            values = codec.decrypt_chunk(
+                spool.read_chunk(index, digest),  # verified once more: the disk is not part of the proof
+                secret_key,
+                contributors=len(facts.contributions),
+                index=index,
+                length=facts.parameters,
+            )
+            sums[start : start + values.size] = values
+            start += values.size
+        return codec.apply_mean(base, sums, total_examples=facts.total_examples)
+
+    def _send_attestation(self, number: int, model: Digest) -> None:
+        self._log.info("phase", round=number, phase="attesting")
+        try:
+            receipt = self._ledger.attest(number, model)
+        except Reverted as error:
+            if error.name == "AlreadyAttested":
+                # Mined since we looked; the next look at the ledger compares the digests.
+                raise LedgerError(
+                    f"round {number}: an attestation of this node is on its way: {error}"
+                ) from error
+            # Too late, or suspended meanwhile: the model is right all the same.
+            self._log.error("error", message=f"round {number}: not attested: {error}")
+            return
+        self._log.info("attested", round=number, gas=receipt.gas_used)
+
+    def _report(self, number: int, model: Digest) -> None:
+        try:
+            result = self._trainer.evaluate(self._models.load(model))
+        except (TaskFailed, WorkerDied) as error:
+            self._log.error("error", message=f"round {number}: the new model could not be evaluated: {error}")
+            return
+        self._log.info("applied", round=number, model=model, accuracy=result.accuracy, loss=result.loss)
+
+    def _spool(self, record: RoundRecord) -> Spool:
+        return Spool(self._rounds_dir / str(record.number) / "aggregate")
+
+
+def describe_divergence(record: RoundRecord, digest: Digest) -> str:
+    """Return what to say when the ledger's result is not this node's model."""
+    result = "none" if record.result is None else record.result.hex()
+    return (
+        f"round {record.number}: model diverged: expected the finalised model {result}, this node derived "
+        f"{digest.hex()} from the verified sum"
+    )

@@ -1,0 +1,259 @@
+"""This node's own update of a round: trained, encrypted, committed, uploaded. Each step survives a crash.
+
+Nothing here sends values: what is trained goes into the codec, and what leaves is an `EncryptedUpdate`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from structlog.typing import FilteringBoundLogger
+
+from fedproof.digests import Digest
+from fedproof.errors import (
+    ConfigurationError,
+    LedgerError,
+    MissingObject,
+    PeerError,
+    Reverted,
+    UpdateRefused,
+    WorkerDied,
+)
+from fedproof.ledger.client import Ledger
+from fedproof.ledger.events import ExclusionReason
+from fedproof.ledger.history import History, RoundRecord
+from fedproof_node.epoch import KeyRing
+from fedproof_node.journal import Journal, Stage
+from fedproof_node.membership import Membership
+from fedproof_node.models import ModelShelf
+from fedproof_node.relay import Relay
+from fedproof_node.spool import Spool, load_update, spool_update
+from fedproof_node.trainer import Trainer
+
+_PROGRESS_S = 0.5
+
+
+class Contributor:
+    """Makes and sends this node's updates.
+
+    Every method raises UpdateRefused for what ends this node's part in the round, and NetworkError or
+    LedgerError for what has to be tried again.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        *,
+        ledger: Ledger,
+        relay: Relay,
+        journal: Journal,
+        models: ModelShelf,
+        keys: KeyRing,
+        trainer: Trainer,
+        rounds_dir: Path,
+        log: FilteringBoundLogger,
+        rng: np.random.Generator,
+    ) -> None:
+        self._membership = membership
+        self._ledger = ledger
+        self._relay = relay
+        self._journal = journal
+        self._models = models
+        self._keys = keys
+        self._trainer = trainer
+        self._rounds_dir = rounds_dir
+        self._log = log
+        self._rng = rng
+
+    def prepare(self, record: RoundRecord, history: History) -> None:
+        """Train on the round's base model and put the encrypted update into the spool.
+
+        A crash anywhere before the journal's entry costs the work and nothing else: nothing has left the
+        node.
+        """
+        number = record.number
+        try:
+            update, examples = self._make_update(record, history)
+        except (ConfigurationError, WorkerDied, PeerError) as error:
+            raise UpdateRefused(str(error)) from error
+        # From here on the round has one root for this node: a restart commits to it, and to no other.
+        self._journal.note_encrypted(number, update, examples=examples)
+
+    def commit(self, record: RoundRecord) -> None:
+        """Put the journalled root on the ledger, once."""
+        entry = self._journal.entry(record.number)
+        try:
+            root = load_update(self._spool(record), _require(entry.update_root)).root
+        except PeerError as error:
+            raise UpdateRefused(f"the encrypted update is damaged on this node's disk: {error}") from error
+        self._commit_root(record, root, examples=entry.examples)
+        # A crash before this line: the restart finds the commitment on the ledger, equal to the journal's
+        # root.
+        self._journal.advance(record.number, Stage.COMMITTED)
+
+    def upload(self, record: RoundRecord) -> None:
+        """Send the committed update, from where the aggregator has it."""
+        number = record.number
+        entry = self._journal.entry(number)
+        root = _require(entry.update_root)
+        if self._membership.node not in record.commitments:
+            # The chain was reorganised, or the endpoint lags: the same root again is not a second update.
+            self._commit_root(record, root, examples=entry.examples)
+        self._log.info("phase", round=number, phase="uploading")
+        try:
+            sent = self._relay.upload(
+                load_update(self._spool(record), root),
+                round_number=number,
+                node=self._membership.node,
+                on_progress=self._make_progress(number),
+            )
+        except PeerError as error:
+            raise UpdateRefused(f"the update could not be uploaded: {error}") from error
+        # A crash before this line: the restart asks, and learns that nothing is missing.
+        self._journal.advance(number, Stage.UPLOADED)
+        self._log.info("uploaded", round=number, bytes_sent=sent)
+
+    def settle_sealed(self, record: RoundRecord) -> None:
+        """Take note of a round that was sealed before the journal knew of a complete upload.
+
+        Raises:
+            UpdateRefused: it was sealed without this node's update.
+        """
+        number = record.number
+        entry = self._journal.entry(number)
+        node = self._membership.node
+        if node in record.contributors and entry.update_root == record.commitments[node].update_root:
+            # The last chunk arrived, and a crash came before the journal's entry.
+            if entry.stage is Stage.ENCRYPTED:
+                self._journal.advance(number, Stage.COMMITTED)
+            self._journal.advance(number, Stage.UPLOADED)
+            return
+        if node in record.contributors:
+            raise UpdateRefused("the sealed update of this node is one that its journal does not know")
+        if node in record.excluded:
+            raise UpdateRefused(f"this node's update was excluded: {_name_reason(record.excluded[node])}")
+        raise UpdateRefused(f"the round was sealed before this node's update was there ({entry.stage})")
+
+    def clean(self, record: RoundRecord) -> None:
+        """Remove the round's spooled update."""
+        self._spool(record).clear()
+
+    def _make_update(self, record: RoundRecord, history: History) -> tuple[Digest, int]:
+        number = record.number
+        node = self._membership.node
+        codec = self._membership.codec
+        if node in record.commitments:
+            raise UpdateRefused(
+                f"the ledger holds a commitment of this node, {record.commitments[node].update_root.hex()}, "
+                "that "
+                "its journal does not know: another daemon or an earlier state folder made it"
+            )
+        self._check_deadline(record)
+        facts = self._membership.facts(record, history)
+        base = self._load_base(record)
+        secret_key = self._keys.open(record.epoch, history)
+        self._log.info("phase", round=number, phase="training")
+        outcome = self._trainer.train(base, round_number=number)
+        self._log.info(
+            "trained", round=number, examples=outcome.examples, loss=outcome.loss, seconds=outcome.seconds
+        )
+        self._log.info("phase", round=number, phase="encrypting")
+        started = time.perf_counter()
+        if outcome.flat.shape != base.shape:
+            raise UpdateRefused(
+                f"update: expected shape {base.shape}, training returned {outcome.flat.shape}"
+            )
+        with np.errstate(invalid="ignore", over="ignore"):  # quantise names what is not finite
+            delta = outcome.flat - base
+        examples = min(outcome.examples, self._membership.policy.rounds.max_examples)
+        values = codec.quantise(delta, examples=examples, rng=self._rng)
+        manifest = facts.update_manifest(node, examples=examples)
+        update = spool_update(self._spool(record), manifest, codec.encrypt_chunks(values, secret_key))
+        self._log.info(
+            "encrypted",
+            round=number,
+            chunks=len(update.leaves),
+            bytes=sum(update.sizes),
+            seconds=time.perf_counter() - started,
+        )
+        return update.root, examples
+
+    def _load_base(self, record: RoundRecord) -> NDArray[np.float32]:
+        try:
+            return self._models.load(record.base_model)
+        except MissingObject as error:
+            raise UpdateRefused(
+                f"this node does not have the base model {record.base_model.hex()}: it could not follow an "
+                "earlier "
+                f"round. Another participant's copy, put at {self._models.path(record.base_model)}, is "
+                "checked "
+                "against that digest and used"
+            ) from error
+
+    def _commit_root(self, record: RoundRecord, root: Digest, *, examples: int) -> None:
+        number = record.number
+        self._log.info("phase", round=number, phase="committing")
+        existing = record.commitments.get(self._membership.node)
+        if existing is not None:
+            _check_commitment(number, expected=root, came=existing.update_root)
+            return
+        self._check_deadline(record)
+        try:
+            receipt = self._ledger.commit(number, root, examples)
+        except Reverted as error:
+            if error.name == "AlreadyCommitted":
+                # Mined since we looked; the next look at the ledger compares the roots.
+                raise LedgerError(
+                    f"round {number}: a commitment of this node is on its way: {error}"
+                ) from error
+            raise UpdateRefused(str(error)) from error
+        self._log.info("committed", round=number, gas=receipt.gas_used, transaction=receipt.transaction_hash)
+
+    def _check_deadline(self, record: RoundRecord) -> None:
+        time_now = self._ledger.latest_block().timestamp
+        if time_now > record.deadline:
+            raise UpdateRefused(
+                f"round {record.number}: the deadline for commitments, {record.deadline}, has passed: the "
+                "newest "
+                f"block's time is {time_now}"
+            )
+
+    def _make_progress(self, number: int) -> Callable[[int, int], None]:
+        last = 0.0
+
+        def log_progress(bytes_sent: int, bytes_total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _PROGRESS_S:
+                last = time.monotonic()
+                self._log.info(
+                    "upload_progress", round=number, bytes_sent=bytes_sent, bytes_total=bytes_total
+                )
+
+        return log_progress
+
+    def _spool(self, record: RoundRecord) -> Spool:
+        return Spool(self._rounds_dir / str(record.number) / "update")
+
+
+def _name_reason(code: int) -> str:
+    # The ledger takes any code.
+    return ExclusionReason(code).name if code in set(ExclusionReason) else f"reason {code}"
+
+
+def _check_commitment(number: int, *, expected: Digest, came: Digest) -> None:
+    if came != expected:
+        raise UpdateRefused(
+            f"round {number}: expected this node's commitment to be {expected.hex()}, the ledger holds "
+            f"{came.hex()}: "
+            "another daemon signs with the same key"
+        )
+
+
+def _require(root: Digest | None) -> Digest:
+    if root is None:
+        raise ConfigurationError("the journal names no root for a round whose update is encrypted")
+    return root

@@ -1,0 +1,217 @@
+"""A node put together from its configuration: the one place where its parts meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+from eth_account.signers.local import LocalAccount
+from structlog.typing import FilteringBoundLogger
+
+from fedproof.codec import Codec
+from fedproof.config import load_address_book
+from fedproof.digests import checksum_address
+from fedproof.errors import NetworkError, PeerError
+from fedproof.keys.tls import certificate_digest
+from fedproof.keys.wallet import load_wallet
+from fedproof.keys.wrapping import WrappingKey
+from fedproof.ledger.client import Ledger
+from fedproof.policy import Policy
+from fedproof_node.conclusion import Concluder
+from fedproof_node.config import NodeConfig
+from fedproof_node.contribution import Contributor
+from fedproof_node.daemon import Daemon, Parts
+from fedproof_node.epoch import KeyRing
+from fedproof_node.journal import Journal
+from fedproof_node.membership import Membership
+from fedproof_node.models import ModelShelf
+from fedproof_node.relay import Patience, Relay
+from fedproof_node.startup import (
+    await_admission,
+    lock_state,
+    verify_aggregator,
+    verify_model,
+    verify_policy,
+)
+from fedproof_node.trainer import Trainer
+from fedproof_node.watch import LedgerWatch
+
+
+def register_node(config: NodeConfig, *, password: str, log: FilteringBoundLogger) -> None:
+    """Apply on the ledger with this node's keys, and leave its public key at the aggregator if that answers.
+
+    Doing it again changes nothing.
+
+    Raises:
+        ConfigurationError: a key cannot be used.
+        LedgerError: the ledger does not answer or refuses, such as other keys after the admission.
+    """
+    account, wrapping_key = _load_keys(config, password)
+    ledger = _connect(config, account)
+    certificate = certificate_digest(config.tls.certificate)
+    watch = LedgerWatch(ledger, from_block=_first_block(config))
+    member = watch.refresh().members.get(ledger.address)
+    keys = (wrapping_key.digest, certificate)
+    if member is None or (member.wrapping_key_digest, member.certificate_digest) != keys:
+        receipt = ledger.register(*keys)
+        log.info("registered", node=checksum_address(ledger.address), gas=receipt.gas_used)
+    else:
+        log.info("registered", node=checksum_address(ledger.address), gas=0)
+    try:
+        with Relay(config.aggregator.target, config.tls, patience=Patience(attempts=1)) as relay:
+            relay.put_public_key(wrapping_key.public_bytes)
+    except (NetworkError, PeerError) as error:
+        log.info("waiting", reason=f"the public key is left at the aggregator at the first run: {error}")
+
+
+def run_node(
+    config: NodeConfig, *, password: str, until_round: int | None, log: FilteringBoundLogger
+) -> None:
+    """Take part until a round has ended, or for good.
+
+    Raises:
+        ConfigurationError: something in the configuration cannot be used.
+        PolicyMismatch: the policy document is not the ledger's.
+        LedgerError: the ledger does not answer, or is not this federation's.
+        NetworkError: the aggregator does not answer.
+        DigestMismatch: the aggregator serves another federation.
+    """
+    with _open_daemon(config, password=password, log=log) as daemon:
+        daemon.run(poll_interval_s=config.poll_interval_s, until_round=until_round)
+
+
+@contextmanager
+def _open_daemon(config: NodeConfig, *, password: str, log: FilteringBoundLogger) -> Iterator[Daemon]:
+    with ExitStack() as stack:
+        stack.enter_context(lock_state(config.state_dir))
+        policy = Policy.load(config.policy)
+        # Started first, since importing torch takes longest; what is wrong with the task is asked for below.
+        trainer = stack.enter_context(Trainer(config.task.reference, config.task.settings, policy=policy))
+        account, wrapping_key = _load_keys(config, password)
+        ledger = _connect(config, account)
+        watch = LedgerWatch(ledger, from_block=_first_block(config))
+        membership = Membership(
+            chain_id=ledger.chain_id,
+            contract=ledger.contract,
+            node=ledger.address,
+            policy=policy,
+            codec=Codec(policy.codec_parameters()),
+        )
+        journal = Journal(
+            config.state_dir / "journal.sqlite",
+            chain_id=ledger.chain_id,
+            contract=ledger.contract,
+            node=ledger.address,
+        )
+        stack.callback(journal.close)
+        history = watch.refresh()
+        if history.policies:
+            verify_policy(policy, history, where=config.policy)
+        layout, genesis = trainer.describe()
+        models = verify_model(layout, genesis, policy, models_dir=config.state_dir / "models")
+        relay = stack.enter_context(
+            Relay(
+                config.aggregator.target, config.tls, patience=Patience(attempts=config.aggregator.attempts)
+            )
+        )
+        verify_aggregator(relay, membership)
+        await_admission(
+            watch,
+            ledger.address,
+            wrapping_key_digest=wrapping_key.digest,
+            poll_interval_s=config.poll_interval_s,
+            log=log,
+        )
+        verify_policy(policy, watch.history, where=config.policy)
+        relay.put_public_key(wrapping_key.public_bytes)
+        yield build_daemon(
+            config,
+            membership,
+            wrapping_key=wrapping_key,
+            ledger=ledger,
+            watch=watch,
+            relay=relay,
+            journal=journal,
+            models=models,
+            trainer=trainer,
+            log=log,
+        )
+
+
+def build_daemon(
+    config: NodeConfig,
+    membership: Membership,
+    *,
+    wrapping_key: WrappingKey,
+    ledger: Ledger,
+    watch: LedgerWatch,
+    relay: Relay,
+    journal: Journal,
+    models: ModelShelf,
+    trainer: Trainer,
+    log: FilteringBoundLogger,
+) -> Daemon:
+    """Return the loop over these connections and this state."""
+    rounds_dir = config.state_dir / "rounds"
+    keys = KeyRing(
+        membership,
+        wrapping_key=wrapping_key,
+        ledger=ledger,
+        relay=relay,
+        journal=journal,
+        log=log,
+        public_key_wait_s=config.public_key_wait_s,
+    )
+    contributor = Contributor(
+        membership,
+        ledger=ledger,
+        relay=relay,
+        journal=journal,
+        models=models,
+        keys=keys,
+        trainer=trainer,
+        rounds_dir=rounds_dir,
+        log=log,
+        rng=np.random.default_rng(),  # from the system's randomness: what was rounded up is nobody's business
+    )
+    concluder = Concluder(
+        membership,
+        verify=config.verify,
+        ledger=ledger,
+        relay=relay,
+        journal=journal,
+        models=models,
+        keys=keys,
+        trainer=trainer,
+        rounds_dir=rounds_dir,
+        log=log,
+    )
+    return Daemon(
+        Parts(
+            node=membership.node,
+            watch=watch,
+            journal=journal,
+            models=models,
+            keys=keys,
+            contributor=contributor,
+            concluder=concluder,
+            genesis=membership.policy.model.genesis,
+            keep_models=config.keep_models,
+            log=log,
+        )
+    )
+
+
+def _load_keys(config: NodeConfig, password: str) -> tuple[LocalAccount, WrappingKey]:
+    return load_wallet(config.chain.keystore, password), WrappingKey.load(config.wrapping_key, password)
+
+
+def _connect(config: NodeConfig, account: LocalAccount) -> Ledger:
+    endpoint = config.chain.resolve()
+    return Ledger.connect(endpoint.rpc_url, endpoint.contract, account=account)
+
+
+def _first_block(config: NodeConfig) -> int:
+    path = config.chain.address_book
+    return 0 if path is None else load_address_book(path).block
