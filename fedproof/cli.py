@@ -38,7 +38,10 @@ app.command(rich_help_panel=OPERATOR)(devchain)
 
 @app.command(rich_help_panel=OPERATOR)
 def version(json: Json = False) -> None:
-    """Print the version."""
+    """Print the version.
+
+    Example: `fedproof version --json`
+    """
     report({"fedproof": __version__, "python": platform.python_version()}, as_json=json)
 
 

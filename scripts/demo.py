@@ -28,6 +28,17 @@ from fedproof.run_summary import RunSummary
 
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 TASK = "fedproof.tasks.breast_cancer:BreastCancer"
+POLICY: Mapping[str, str] = {
+    "name": "breast cancer demo",
+    "bits": "15",
+    "clip": "0.5",
+    "max-contributors": "8",
+    "min-contributors": "2",
+    "attestation-quorum": "2",
+    "epochs": "4",
+    "batch-size": "16",
+    "learning-rate": "0.02",
+}
 POLL_S = 0.1
 
 
@@ -73,15 +84,6 @@ def main() -> int:
     if arguments.json:
         print(json.dumps(results))
     return 0 if holds and _finalised(summary) == arguments.rounds else 1
-
-
-POLICY: Mapping[str, str] = {
-    "name": "breast cancer demo",
-    "bits": "15",
-    "max-contributors": "8",
-    "min-contributors": "2",
-    "attestation-quorum": "2",
-}
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -238,15 +240,17 @@ def _audit_tampered(console: Console, folder: Path) -> dict[str, Any]:
     """Flip one bit of one stored ciphertext in a copy of the evidence, and audit the copy."""
     copy = folder / "tampered-store"
     shutil.copytree(folder / "aggregator" / "store", copy)
-    victim = max(
-        (path for path in (copy / "objects").rglob("*") if path.is_file()),
-        key=lambda p: (p.stat().st_size, p.name),
-    )
+    # A chunk of an update: it is about half as long as a chunk of a sum, which has both polynomials.
+    victim = min((path for path in (copy / "objects").rglob("*") if path.is_file()), key=_size_and_name)
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.chmod(0o644)
     victim.write_bytes(data)
     return _audit(console, folder, "one flipped bit in a copy", "--store", str(copy))
+
+
+def _size_and_name(path: Path) -> tuple[int, str]:
+    return path.stat().st_size, path.name
 
 
 def _finalised(summary: RunSummary) -> int:

@@ -6,6 +6,7 @@ JSON-RPC error here, so that the client's own translation runs.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -105,7 +106,11 @@ class MemoryChain:
         self.tester = EthereumTester(backend)
         self.provider = MemoryProvider(self.tester)
         self.web3 = Web3(self.provider)
-        self.endpoint = Endpoint(self.web3, url="memory", attempts=3, backoff_s=0.0, receipt_timeout_s=0.2)
+        self.endpoint = self.connect()
+
+    def connect(self) -> Endpoint:
+        """Return a connection of one's own, as another process would have it."""
+        return Endpoint(self.web3, url="memory", attempts=3, backoff_s=0.0, receipt_timeout_s=0.2)
 
     @contextmanager
     def rolled_back(self) -> Iterator[None]:
@@ -137,7 +142,7 @@ class Federation:
 
     def connect(self, account: LocalAccount) -> Ledger:
         """Return the ledger as an account sees it."""
-        return Ledger(self.chain.endpoint, self.contract, account=account)
+        return Ledger(self.chain.connect(), self.contract, account=account)
 
     def transact(self, ledger: Ledger, name: str, *arguments: Any) -> int:
         """Send what the client would not, and return the gas used."""
@@ -203,7 +208,7 @@ class Federation:
 
 
 def estimate_generously(state: StateAPI, transaction: SignedTransactionAPI) -> int:
-    """Run a transaction once and return plenty; py-evm's own search for the exact amount takes a dozen runs."""
+    """Run a transaction once and return plenty; py-evm's search for the exact amount takes a dozen runs."""
     snapshot = state.snapshot()
     try:
         state.apply_transaction(SpoofTransaction(transaction, gas=GENEROUS_GAS, gas_price=0)).raise_if_error()
@@ -223,6 +228,8 @@ def _find_revert(error: BaseException | None) -> bytes:
     while error is not None:
         if isinstance(error, Revert):
             return bytes(error.args[0])
+        if isinstance(error, TransactionFailed) and str(error).startswith(("b'", 'b"')):
+            return bytes(ast.literal_eval(str(error)))
         error = error.__context__
     return b""
 

@@ -18,8 +18,15 @@ class ChainClock:
     deadline pass, no block would ever say so.
     """
 
-    def __init__(self, ledger: Ledger, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ledger = ledger
+        self._wall = wall
         self._monotonic = monotonic
         self._newest: BlockRef | None = None
         self._seen_at = 0.0
@@ -34,4 +41,6 @@ class ChainClock:
         if self._newest is None or block.hash != self._newest.hash:
             self._newest = block
             self._seen_at = self._monotonic()
-        return block.timestamp + max(0.0, self._monotonic() - self._seen_at - _MARGIN_S)
+        # Neither clock alone would do: a chain may run ahead of ours, or far behind.
+        elapsed = block.timestamp + self._monotonic() - self._seen_at
+        return max(float(block.timestamp), min(elapsed, self._wall()) - _MARGIN_S)

@@ -79,7 +79,7 @@ def run_audit(
             examine=examine,
             progress=progress,
         )
-    with audit.findings.collect(2):
+    with audit.findings.collect():
         verify_pinned(endpoint, evidence.block)
     return Report(
         chain_id=evidence.chain_id,
@@ -90,4 +90,5 @@ def run_audit(
         seconds=time.monotonic() - started,
         selection=str(selection),
         notes=notes,
+        events=len(evidence.events),
     )

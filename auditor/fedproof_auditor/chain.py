@@ -41,7 +41,11 @@ def open_chain(target: Target) -> Iterator[tuple[Endpoint, str]]:
     endpoint = Endpoint.connect(target.rpc_url, attempts=1 if has_journal else _ATTEMPTS)
     try:
         trouble = _find_trouble(endpoint, target)
-    except (LedgerUnreachable, ConfigurationError) as error:
+    except LedgerUnreachable:
+        if not has_journal:
+            raise
+        trouble = f"{endpoint.url} does not answer"
+    except ConfigurationError as error:
         if not has_journal:
             raise
         trouble = str(error)

@@ -17,7 +17,7 @@ from fedproof_auditor.findings import Failure, spell
 from fedproof_auditor.updates import Standing
 
 ReadObject = Callable[[Digest], bytes]
-"""Returns the stored bytes of a leaf digest, or raises MissingObject or DigestMismatch."""
+"""Returns what is stored under a leaf digest, unverified, or raises MissingObject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,23 @@ def split_seeds(chunk: bytes, parameters: CodecParameters) -> tuple[bytes, ...]:
     return tuple(chunk[end - SEED_BYTES : end] for end in range(size, len(chunk) + 1, size))
 
 
+def verify_leaf(data: bytes, digest: Digest) -> bytes:
+    """Return bytes that have a leaf digest.
+
+    Raises:
+        DigestMismatch: they have another one, which is all that the message says.
+    """
+    actual = leaf_digest(data)
+    if actual != digest:
+        raise DigestMismatch(spell(actual))
+    return data
+
+
 def _take(result: ChunkResult, codec: Codec, read: ReadObject, leaf: UpdateLeaf) -> bytes | None:
     """Return a chunk that passes check 8; what is wrong with another one goes into the result."""
     task, what = result.task, "stored ciphertext"
     try:
-        data = read(leaf.digest)
+        data = verify_leaf(read(leaf.digest), leaf.digest)
         codec.check_update_chunk(data, task.index, task.length)
     except MissingObject as error:
         if task.is_binding and leaf.standing is Standing.CONTRIBUTOR:
@@ -166,7 +178,7 @@ def _add(result: ChunkResult, codec: Codec, chunks: Iterator[bytes]) -> None:
 def _read_aggregate(result: ChunkResult, read: ReadObject, leaf: Digest) -> None:
     what = "stored chunk of the sum"
     try:
-        read(leaf)
+        verify_leaf(read(leaf), leaf)
     except MissingObject as error:
         if result.task.is_binding:
             result.fail(10, what, expected="stored", got=str(error))

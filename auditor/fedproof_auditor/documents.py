@@ -69,7 +69,7 @@ def verify_documents(
         event = chronicle.policies.get(version)
         if event is None:
             continue  # a version that was never adopted is a failure of check 4
-        with findings.collect(3):
+        with findings.collect():
             present = by_digest.get(event.policy.digest)
             if present is None:  # 2
                 raise CheckFailed(
@@ -87,11 +87,11 @@ def verify_documents(
 
 
 def read_documents(digests: Iterable[Digest], store: PolicyStore, findings: Findings) -> dict[Digest, Policy]:
-    """Return those of some policies that are stored, collecting failures of check 3 where the bytes are others."""
+    """Return those of some policies that are stored, collecting failures of check 3."""
     found = {}
     for digest in digests:
         try:
-            with findings.collect(3):
+            with findings.collect():
                 try:
                     found[digest] = Policy.parse(store.get_policy(digest))
                 except (DigestMismatch, MalformedMessage) as error:

@@ -32,9 +32,9 @@ def verify_epochs(
     for record in chronicle.epochs.values():
         epoch = record.published.epoch
         for round_number, version in _rests(chronicle, record):
-            with findings.collect(6):
+            with findings.collect():
                 verify_context(record, policies.get(version), round_number=round_number)
-        with findings.collect(6):
+        with findings.collect():
             try:
                 wrapped = store.get_wrapped_keys(epoch)
             except PeerError as error:

@@ -146,15 +146,14 @@ class StoredEvidence:
         self.root = root
         self._store = ObjectStore(root)
 
-    def get(self, digest: Digest) -> bytes:
-        """Return the chunk of that leaf digest.
+    def read_object(self, digest: Digest) -> bytes:
+        """Return what is stored under a leaf digest; whether it has that digest is for the caller to check.
 
         Raises:
-            MissingObject: the store does not hold it.
-            DigestMismatch: it holds other bytes under that name.
+            MissingObject: there is nothing.
         """
         with _readable(self.root):
-            return self._store.get(digest)
+            return self._store.object_path(digest).read_bytes()
 
     def get_header(self, root: Digest) -> Header:
         """Return the header of that root.

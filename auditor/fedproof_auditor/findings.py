@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from enum import IntEnum
 
 from fedproof.digests import Address, checksum_address
 from fedproof.errors import FedproofError
+from fedproof.ledger.events import ExclusionReason, FailureReason
 
 CHECKS: Mapping[int, str] = {
     1: "the code on chain is the committed artifact's",
@@ -34,6 +34,11 @@ NameBook = Mapping[Address, str]
 def spell_node(node: Address, names: NameBook) -> str:
     """Return a node's name, or its address where nobody named it."""
     return names.get(node) or checksum_address(node)
+
+
+def spell_reason(reason: int, kind: type[ExclusionReason] | type[FailureReason]) -> str:
+    """Return the name of a reason code; the ledger takes any code, so some have none."""
+    return kind(reason).name.lower() if reason in list(kind) else f"reason {reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,26 +132,20 @@ class Findings:
 
     Attributes:
         failures: in the order in which they were found.
-        compared: by check, how many comparisons were made.
-        notes: what an auditor should know although nothing contradicts it.
     """
 
     failures: list[Failure] = field(default_factory=list)
-    compared: Counter[int] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
 
     @contextmanager
-    def collect(self, check: int) -> Iterator[None]:
-        """Count one comparison, and keep its failure instead of raising it, so that the audit goes on."""
-        self.compared[check] += 1
+    def collect(self) -> Iterator[None]:
+        """Keep the failure that comes from inside instead of raising it, so that the audit goes on."""
         try:
             yield
         except CheckFailed as error:
             self.failures.append(error.failure)
 
     def expect(self, holds: object, otherwise: Failure) -> None:
-        """Count one comparison, and keep the failure unless it holds."""
-        self.compared[otherwise.check] += 1
+        """Keep the failure unless something holds."""
         if not holds:
             self.failures.append(otherwise)
 

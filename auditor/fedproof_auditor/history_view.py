@@ -16,9 +16,11 @@ from fedproof.ledger.events import (
     EVENT_TYPES,
     EpochRequested,
     Event,
+    ExclusionReason,
+    FailureReason,
     OnChainPolicy,
 )
-from fedproof_auditor.findings import NameBook, spell_node
+from fedproof_auditor.findings import NameBook, spell_node, spell_reason
 
 _PLACE = {field.name for field in fields(Event)}
 _ROLES: Mapping[Digest, str] = {DEFAULT_ADMIN_ROLE: "admin", AGGREGATOR_ROLE: "aggregator"}
@@ -130,9 +132,9 @@ def as_row(line: Line, names: NameBook) -> tuple[str, str, str, str, str, str, s
     node: Address | None = getattr(event, "node", None) or getattr(event, "key_maker", None)
     hidden = _PLACE | {"round", "node", "key_maker"}
     facts = [
-        f"{field.name}={_short(getattr(event, field.name), names)}"
+        f"{field.name}={_show(field.name, getattr(event, field.name), names)}"
         for field in fields(event)
-        if field.name not in hidden
+        if field.name not in hidden and getattr(event, field.name) != ()
     ]
     return (
         str(event.block_number),
@@ -159,6 +161,18 @@ def _plain(value: object, names: NameBook) -> object:
             return value.name.lower()
         case _:
             return value
+
+
+def _show(name: str, value: object, names: NameBook) -> str:
+    match name, value:
+        case "deadline", int():
+            return f"{datetime.fromtimestamp(value, UTC):%H:%M:%S}"
+        case "reason", int():
+            return spell_reason(value, FailureReason)
+        case "reasons", tuple():
+            return "[" + ", ".join(spell_reason(each, ExclusionReason) for each in value) + "]"
+        case _:
+            return _short(value, names)
 
 
 def _short(value: object, names: NameBook) -> str:

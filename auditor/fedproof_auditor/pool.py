@@ -22,7 +22,7 @@ PAYS_FROM_LEAVES = 200
 
 @contextmanager
 def examine_in_processes(store: Path, *, jobs: int | None) -> Iterator[Examine]:
-    """Yield what does chunk tasks: here when they are few, else in several processes that end with the context.
+    """Yield what does chunk tasks: here when they are few, else in processes that end with the context.
 
     Args:
         store: the folder that each process reads.
@@ -34,7 +34,7 @@ def examine_in_processes(store: Path, *, jobs: int | None) -> Iterator[Examine]:
     def examine(tasks: Iterable[ChunkTask]) -> Iterator[ChunkResult]:
         listed = list(tasks)
         pays = sum(len(task.leaves) for task in listed) >= PAYS_FROM_LEAVES
-        wanted = jobs or (len(os.sched_getaffinity(0)) if pays else 1)
+        wanted = jobs or (_count_cores() if pays else 1)
         if min(wanted, len(listed)) < 2:
             yield from serial(listed)
             return
@@ -59,6 +59,10 @@ def examine_in_processes(store: Path, *, jobs: int | None) -> Iterator[Examine]:
 
 
 _examine_here: Examine
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start(store: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from fedproof.digests import Address, Digest, checksum_address
 from fedproof.ledger.client import BlockRef
 from fedproof.ledger.events import ExclusionReason, FailureReason, Phase
 from fedproof_auditor.chronicle import RoundRecord
-from fedproof_auditor.findings import CHECKS, Failure, NameBook, spell, spell_node
+from fedproof_auditor.findings import CHECKS, Failure, NameBook, spell, spell_node, spell_reason
 from fedproof_auditor.verify import Audit
 
 SHOWN_PER_CHECK = 5
@@ -26,6 +26,7 @@ class Report:
 
     Attributes:
         block: as of which block; nothing when the audit ended at check 1.
+        events: how many the contract has emitted.
         stopped_at: number of the check after which nothing more could be done; 0 if all were made.
         selection: which rounds' stored evidence was asked for.
     """
@@ -38,7 +39,8 @@ class Report:
     seconds: float
     selection: str = "all"
     stopped_at: int = 0
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    events: int = 0
 
     @property
     def holds(self) -> bool:
@@ -50,6 +52,27 @@ class Report:
         if self.audit.findings.of(check):
             return "fails"
         return "not done" if self.stopped_at and check != self.stopped_at else "holds"
+
+    def coverage(self, check: int) -> str:
+        """Return what a check looked at, so that one that had nothing to look at is seen to."""
+        audit, chronicle = self.audit, self.audit.chronicle
+        rounds = chronicle.rounds.values()
+        counts: Mapping[int, tuple[int, str]] = {
+            2: (self.events, "event"),
+            3: (len(chronicle.policies), "version"),
+            4: (len(rounds), "round"),
+            5: (
+                sum(len(each.commitments) + len(each.attestations) for each in rounds),
+                "commitment or attestation",
+            ),
+            6: (len(chronicle.epochs), "epoch"),
+            7: (audit.updates, "update"),
+            8: (audit.chunks, "chunk"),
+            9: (sum(each.sealed is not None for each in rounds), "sealed round"),
+            10: (audit.sums, "sum"),
+            11: (sum(each.finalised is not None for each in rounds), "finalised round"),
+        }
+        return count(*counts[check]) if check in counts else ""
 
 
 def as_document(report: Report) -> Document:
@@ -71,7 +94,7 @@ def as_document(report: Report) -> Document:
                 "number": number,
                 "title": title,
                 "state": report.state(number),
-                "comparisons": audit.findings.compared[number],
+                "covers": report.coverage(number),
                 "failures": [_failure_document(each, names) for each in audit.findings.of(number)],
             }
             for number, title in CHECKS.items()
@@ -112,7 +135,7 @@ def _round_document(report: Report, record: RoundRecord) -> Document:
         "committed": [spell_node(node, names) for node in record.commitments],
         "contributors": [spell_node(node, names) for node in sealed.contributors] if sealed else [],
         "excluded": {
-            spell_node(node, names): _spell_reason(reason, ExclusionReason)
+            spell_node(node, names): spell_reason(reason, ExclusionReason)
             for node, reason in zip(sealed.excluded, sealed.reasons, strict=False)
         }
         if sealed
@@ -121,7 +144,7 @@ def _round_document(report: Report, record: RoundRecord) -> Document:
         "model": spell(finalised.model_digest) if finalised else None,
         "attestations": len(record.attestations),
         "dissenters": [spell_node(node, names) for node in find_dissenters(record)],
-        "failure": _spell_reason(failed.reason, FailureReason) if failed else None,
+        "failure": spell_reason(failed.reason, FailureReason) if failed else None,
     }
 
 
@@ -156,10 +179,8 @@ def describe(report: Report, *, tick: str, cross: str) -> Iterator[tuple[str, st
     }
     for number, title in CHECKS.items():
         mark, style = marks[report.state(number)]
-        compared = report.audit.findings.compared[number]
-        count = f" ({compared:,})" if compared > 1 else ""
-        extra = ": not done" if report.state(number) == "not done" else ""
-        yield f" {mark} {number:>2}  {title}{count}{extra}", style
+        coverage = "not done" if report.state(number) == "not done" else report.coverage(number)
+        yield f" {mark} {number:>2}  {title}" + (f": {coverage}" if coverage else ""), style
         failures = report.audit.findings.of(number)
         for failure in failures[:SHOWN_PER_CHECK]:
             yield f"       {failure.describe(report.names)}", style
@@ -182,15 +203,15 @@ def _describe_round(report: Report, record: RoundRecord) -> Iterator[str]:
     if record.phase is not Phase.FINALISED:
         failed = record.failed
         how = (
-            f"failed while {spell(failed.phase)}: {_spell_reason(failed.reason, FailureReason)}"
+            f"failed while {spell(failed.phase)}: {spell_reason(failed.reason, FailureReason)}"
             if failed
             else f"is {spell(record.phase)}"
         )
-        kept = "" if stored is None else f", {len(stored)} of them stored as a whole"
-        yield f"round {number} {how}; {len(record.commitments)} updates were committed{kept}"
+        kept = "" if stored is None else f", {len(stored)} stored as a whole"
+        yield f"round {number} {how}; {count(len(record.commitments), 'committed update')}{kept}"
     if record.sealed:
         for node, reason in zip(record.sealed.excluded, record.sealed.reasons, strict=False):
-            why = _spell_reason(reason, ExclusionReason)
+            why = spell_reason(reason, ExclusionReason)
             yield f"round {number}: {spell_node(node, names)} was excluded: {why}"
     for node in find_dissenters(record):
         yield f"round {number}: {spell_node(node, names)} attested another model"
@@ -199,13 +220,11 @@ def _describe_round(report: Report, record: RoundRecord) -> Iterator[str]:
 def _describe_counts(report: Report) -> str:
     audit = report.audit
     return (
-        f"{len(audit.examined)} rounds, {audit.updates} updates, {audit.chunks} chunks, "
-        f"{audit.bytes_added:,} bytes of ciphertext added up again, {report.seconds:.1f} s"
+        f"{count(len(audit.examined), 'round')}, {count(audit.updates, 'update')}, "
+        f"{count(audit.chunks, 'chunk')}, {audit.bytes_added:,} bytes of ciphertext added up again, {report.seconds:.1f} s"
     )
 
 
-def _spell_reason(reason: int, kind: Callable[[int], ExclusionReason | FailureReason]) -> str:
-    try:
-        return kind(reason).name.lower()
-    except ValueError:
-        return f"reason {reason}"
+def count(number: int, noun: str) -> str:
+    """Return a number and its noun, in the plural where it has to be."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -84,7 +84,9 @@ def load_run(folder: Path) -> Target:
     except ValueError as error:
         raise ConfigurationError(f"{path}: expected JSON, got: {error}") from error
     run = parse_document(document, RunFile, where=str(path), folder=folder)
-    book = folder / BOOK_FILE
+    path_of_book = folder / BOOK_FILE
+    book = load_address_book(path_of_book) if path_of_book.exists() else None
+    roles = {} if book is None else {book.aggregator: "aggregator", book.admin: "admin"}
     return Target(
         rpc_url=run.rpc_url,
         contract=run.contract,
@@ -92,6 +94,6 @@ def load_run(folder: Path) -> Target:
         store=run.store,
         policies=(run.policy,),
         journal=run.chain,
-        names={as_address(address, f"{path}: nodes"): name for address, name in run.nodes.items()},
-        from_block=load_address_book(book).block if book.exists() else 0,
+        names=roles | {as_address(address, f"{path}: nodes"): name for address, name in run.nodes.items()},
+        from_block=0 if book is None else book.block,
     )

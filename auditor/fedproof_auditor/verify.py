@@ -50,7 +50,8 @@ class Audit:
             as a whole and sound.
         updates: how many updates with a sound header were looked at.
         chunks: how many of their chunks were read and are sound.
-        bytes_added: of the ciphertexts that were added up again.
+        sums: how many published sums were recomputed.
+        bytes_added: of the ciphertexts that went into them.
     """
 
     chronicle: Chronicle = field(default_factory=Chronicle)
@@ -58,6 +59,7 @@ class Audit:
     examined: dict[int, frozenset[Address]] = field(default_factory=dict)
     updates: int = 0
     chunks: int = 0
+    sums: int = 0
     bytes_added: int = 0
 
 
@@ -105,9 +107,9 @@ def verify(
     """
     audit = Audit()
     findings = audit.findings
-    with findings.collect(1):
+    with findings.collect():
         verify_code(evidence.code)
-    with findings.collect(2):
+    with findings.collect():
         _verify_events(evidence)
     audit.chronicle = replay(evidence.events, evidence.timestamps, findings)  # 4, 5
     policies = verify_documents(audit.chronicle, documents, store, findings)  # 3
@@ -117,13 +119,13 @@ def verify(
         if adopted is None:
             continue  # check 4 has found that
         if record.sealed:
-            _keep(findings, 9, verify_seal(record, adopted.policy))
+            findings.failures += verify_seal(record, adopted.policy)
         if record.finalised:
-            _keep(findings, 11, verify_attestations(record, adopted.policy))
+            findings.failures += verify_attestations(record, adopted.policy)
     _examine_selected(  # 7, 8, 9, 10
         audit, evidence, policies, store, is_selected=is_selected, examine=examine, progress=progress
     )
-    with findings.collect(12):
+    with findings.collect():
         verify_head_model(audit.chronicle, evidence.head_model)
     return audit
 
@@ -133,7 +135,7 @@ def examine_serially(store: Store) -> Examine:
 
     def examine(tasks: Iterable[ChunkTask]) -> Iterator[ChunkResult]:
         for task in tasks:
-            yield examine_chunk(task, make_codec(task.parameters), store.get)
+            yield examine_chunk(task, make_codec(task.parameters), store.read_object)
 
     return examine
 
@@ -192,9 +194,5 @@ def _examine_selected(
         audit.examined[each.facts.record.number] = each.complete
         audit.updates += len(each.updates)
         audit.chunks += sum(len(result.seeds) for result in each.results)
+        audit.sums += bool(each.results) and all(result.sum_digest for result in each.results)
         audit.bytes_added += sum(result.bytes_added for result in each.results)
-
-
-def _keep(findings: Findings, check: int, failures: Iterable[Failure]) -> None:
-    findings.compared[check] += 1
-    findings.failures += failures

@@ -209,16 +209,16 @@ def _collect_status(address_book: Path, rpc_url: str | None) -> dict[str, Any]:
 
 def _print_status(facts: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    ledger = Table(title="Federation", show_header=False)
+    ledger = Table("", Column("", overflow="fold"), title="Federation", show_header=False)
     for key in ("contract", "chain_id", "block", "admin", "aggregator", "events", "history_hash"):
         ledger.add_row(key.replace("_", " "), str(facts[key]))
     ledger.add_row("policy", f"version {facts['policy_version']}, {facts['policy'] or 'none adopted'}")
     ledger.add_row("head model", facts["head_model"])
     ledger.add_row("epoch", _describe_epoch(facts))
     ledger.add_row("round", _describe_round(facts["round"]))
-    members = Table("Node", "Status", "First round", title="Members")
+    members = Table(Column("Node", overflow="fold"), "Status", "First round", title="Members")
     for member in facts["members"]:
         members.add_row(member["node"], member["status"], str(member["first_round"] or "-"))
     console = Console()

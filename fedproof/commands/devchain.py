@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fedproof.commands.plugins import explain_missing_extra
+from fedproof.commands.plugins import explain_missing_module
 
 ONE_ETHER = 10**18
 FUND_ETHER = 10_000
@@ -49,15 +49,11 @@ def devchain(
     and the ten accounts of the mnemonic "test test test test test test test test test test test junk"
     have 10,000 ether each, as with anvil. Nothing here is secret, and nothing of value belongs here.
 
-    Examples:
+    Example: `fedproof devchain --port 0 --data-dir runs/mine/chain --fund 0x7099...79C8`
 
-    fedproof devchain
-
-    fedproof devchain --port 0 --data-dir runs/mine/chain --fund 0x7099...79C8
-
-    fedproof devchain --data-dir runs/mine/chain --read-only
+    Example: `fedproof devchain --data-dir runs/mine/chain --read-only`
     """
-    with explain_missing_extra("fedproof devchain", "dev"):
+    with explain_missing_module("fedproof devchain", extra="devchain"):
         from fedproof.devchain.backend import DEFAULT_CHAIN_ID, DevChain
         from fedproof.devchain.server import DevChainServer
     from fedproof.devchain.journal import Genesis, Journal

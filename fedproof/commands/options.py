@@ -13,7 +13,7 @@ DEFAULT_BOOK = Path("address-book.json")
 ATTEMPTS = 4
 """Requests to an endpoint that does not answer, within two seconds: somebody sits in front of a command."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Keystore = Annotated[
     Path, typer.Option("--keystore", help="Encrypted key that signs, as `fedproof keys wallet` writes it.")
 ]

@@ -26,29 +26,11 @@ _OWN = {
 def add_plugins(app: typer.Typer) -> None:
     """Add every installed plug-in to the root command."""
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        _add_plugin(app, entry)
+        add_plugin(app, entry)
 
 
-@contextmanager
-def explain_missing_extra(command: str, extra: str) -> Iterator[None]:
-    """Turn the failed import of a library into the command that installs it.
-
-    Raises:
-        ConfigurationError: something that is imported inside is not installed.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        missing = error.name or str(error)
-        if missing.partition(".")[0].startswith("fedproof"):
-            # Our own module: no extra would bring it.
-            raise ConfigurationError(f"{command} cannot be loaded: {error}") from error
-        raise ConfigurationError(
-            f"{command} needs: pip install 'fedproof[{extra}]' (no module {missing!r})"
-        ) from error
-
-
-def _add_plugin(app: typer.Typer, entry: EntryPoint) -> None:
+def add_plugin(app: typer.Typer, entry: EntryPoint) -> None:
+    """Add one plug-in, which is imported when its command runs."""
     # Everything after the name is the plug-in's business, --help included.
     settings = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -60,6 +42,30 @@ def _add_plugin(app: typer.Typer, entry: EntryPoint) -> None:
         add_help_option=False,
     )
     def run_plugin(context: typer.Context) -> None:
-        with explain_missing_extra(f"fedproof {entry.name}", entry.name):
+        with explain_missing_module(
+            f"fedproof {entry.name}", extra=entry.name if entry.name in _OWN else None
+        ):
             plugin = entry.load()
         typer.main.get_command(plugin).main(args=context.args, prog_name=context.command_path)
+
+
+@contextmanager
+def explain_missing_module(command: str, *, extra: str | None) -> Iterator[None]:
+    """Turn the failed import of a library into the command that installs it.
+
+    Args:
+        command: what needs the library.
+        extra: which of fedproof's extras brings it, if one does.
+
+    Raises:
+        ConfigurationError: something that is imported inside is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = error.name or str(error)
+        if extra is None or missing.startswith("fedproof"):
+            raise ConfigurationError(f"{command} cannot be loaded: no module {missing!r}") from error
+        raise ConfigurationError(
+            f"{command} needs: pip install 'fedproof[{extra}]' (no module {missing!r})"
+        ) from error

@@ -80,7 +80,7 @@ def new(
     Builds the task's model once, in a process of its own, so that the policy can name its architecture and
     the digest of the first model. Needs the extra `node` (torch). Everything else can be edited in the file.
 
-    Example: `fedproof policy new --task fedproof.tasks.breast_cancer:BreastCancer --task-setting site=0`
+    Example: `fedproof policy new --task fedproof.tasks.breast_cancer:BreastCancer --task-setting hospital=0`
     """
     from fedproof.config import parse_document
     from fedproof.files import PUBLIC, write_new

@@ -16,6 +16,7 @@ from typing import Any
 from eth.abc import BlockAPI, ReceiptAPI, SignedTransactionAPI, StateAPI
 from eth_tester.backends.pyevm.main import PyEVMBackend
 from eth_utils.exceptions import ValidationError
+from rlp.exceptions import RLPException
 
 from fedproof.devchain.documents import (
     Document,
@@ -285,6 +286,11 @@ class DevChain:
     def _replay(self, journal: Journal) -> None:
         for record in journal.records:
             if isinstance(record, RevertRecord):
+                if not 0 <= record.number <= self.head.number:
+                    raise ConfigurationError(
+                        f"{journal.path}: expected a revert to a block from 0 to {self.head.number}, "
+                        f"got one to {record.number}"
+                    )
                 self._truncate(record.number)
                 continue
             expected = (
@@ -296,7 +302,7 @@ class DevChain:
                 ]
                 header = self._make_header(timestamp=record.timestamp, mix_hash=record.mix_hash)
                 block = self._append(header, transactions, record.balances)
-            except (Refusal, ValidationError) as error:
+            except (Refusal, ValidationError, RLPException) as error:
                 raise ConfigurationError(f"{expected}, got: {error}") from error
             if (block.number, block.hash) != (record.number, record.hash):
                 raise ConfigurationError(f"{expected}, got block {block.number} 0x{block.hash.hex()}")

@@ -35,8 +35,8 @@ class Rpc:
     def answer(self, body: bytes) -> bytes:
         """Return the response to a request or a batch; nothing, when only notifications came."""
         try:
-            # py-evm lifts Python's recursion limit, so the standard parser would follow nested lists until the
-            # stack overflows. This one has a limit of its own.
+            # py-evm lifts Python's recursion limit, so the standard parser would follow nested lists until
+            # the stack overflows. This one has a limit of its own.
             document: object = from_json(body)
         except ValueError as error:
             return _encode(

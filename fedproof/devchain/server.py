@@ -84,7 +84,9 @@ class DevChainServer:
             ) from error
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._http.server_address[1]}"
-        self._threads = [threading.Thread(target=self._http.serve_forever, args=(0.05,), name="devchain-http")]
+        self._threads = [
+            threading.Thread(target=self._http.serve_forever, args=(0.05,), name="devchain-http")
+        ]
         if block_time_s > 0 and not chain.read_only:
             self._threads.append(threading.Thread(target=self._beat, name="devchain-heartbeat"))
         for thread in self._threads:

@@ -30,6 +30,9 @@ Answer = TypeVar("Answer")
 _NO_ANSWER = (RequestException, BadResponseFormat, json.JSONDecodeError)
 _DEFAULT_TIP = Wei(10**9)
 _NONCE_ATTEMPTS = 4
+# JSON-RPC has no codes for these; the phrases are those of geth, reth, anvil, Nethermind, Besu and Erigon.
+_SAME_TRANSACTION = ("already known", "alreadyknown", "already imported", "known transaction")
+_NONCE_TAKEN = ("nonce too low", "nonce is too low", "oldnonce", "replacement transaction underpriced")
 _FIRST_POLL_S = 0.05
 _LAST_POLL_S = 0.5
 
@@ -175,9 +178,9 @@ class Endpoint:
         except LedgerError as error:
             message = str(error).lower()
             # An attempt whose answer was lost may have arrived all the same; then a repetition is refused.
-            if "already known" in message or "already imported" in message or "alreadyknown" in message:
+            if any(phrase in message for phrase in _SAME_TRANSACTION):
                 return True
-            if "nonce too low" in message or "nonce is too low" in message:
+            if any(phrase in message for phrase in _NONCE_TAKEN):
                 return self._is_known(signed.hash)
             raise
         return True

@@ -168,10 +168,9 @@ class Daemon:
         else:
             self._log.info("phase", round=record.number, phase="awaiting_aggregate")
 
-    def _miss(self, record: RoundRecord, history: History) -> None:
+    def _miss(self, record: RoundRecord, _history: History) -> None:
         if self._parts.node not in record.cohort:
-            is_past = history.current_round is not record
-            self._skip(record, _NOT_IN_COHORT, is_quiet=is_past)
+            self._skip(record, _NOT_IN_COHORT, is_quiet=record.phase.is_over)
             return
         try:
             self._parts.contributor.settle_sealed(record)

@@ -106,6 +106,8 @@ class KeyRing:
         except NetworkError as error:
             self._log_waiting(str(error))
             return False
+        except NoKeyForUs as error:
+            self._log_waiting(str(error))
         except PeerError as error:
             self._log.error("error", message=str(error))
         self._settled.add(epoch.number)

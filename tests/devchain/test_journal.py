@@ -7,18 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from eth_account import Account
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedproof.devchain.backend import DevChain
 from fedproof.devchain.journal import BlockRecord, Genesis, Journal, RevertRecord
 from fedproof.devchain.refusal import Refusal
+from fedproof.devchain.transactions import decode_transaction
 from fedproof.errors import ConfigurationError
 
 START = 1_800_000_000
 GENESIS = Genesis(chain_id=31337, timestamp=START)
 OTHER = Genesis(chain_id=1, timestamp=START + 1)
 ADDRESS = b"\x11" * 20
+TRANSACTION = (
+    Account.from_key("0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80")
+    .sign_transaction(
+        {"to": ADDRESS, "value": 1, "gas": 21_000, "gasPrice": 3 * 10**9, "nonce": 0, "chainId": 31337}
+    )
+    .raw_transaction
+)
 
 
 def begin(folder: Path, **options: Any) -> tuple[Journal, DevChain]:
@@ -97,6 +106,7 @@ def test_torn_genesis_begins_anew(tmp_path: Path) -> None:
     assert len(fill(tmp_path)) == 4
 
 
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_every_truncation(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """However much of the end is missing, the blocks that are whole come back, and nothing else."""
@@ -155,6 +165,29 @@ def test_altered_block(tmp_path: Path, field: str) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(ConfigurationError, match="expected block 2 to be mined again as 0x"):
         begin(tmp_path)
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_every_changed_byte(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whatever byte of a block is changed, the chain is refused or comes back without its last block."""
+    folder = tmp_path_factory.mktemp("journal")
+    journal, chain = begin(folder)
+    with journal:
+        chain.mine(balances={ADDRESS: 5})
+        chain.mine(transactions=[decode_transaction(TRANSACTION, chain_id=31337)])
+        chain.revert(1)
+        chain.mine()
+        hashes = [block.hash for block in chain.blocks]
+    path = folder / "blocks.jsonl"
+    raw = bytearray(path.read_bytes())
+    position = data.draw(st.integers(raw.index(b"\n"), len(raw) - 1))
+    raw[position] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(raw)
+    try:
+        assert reopen(folder) in (hashes, hashes[:-1])
+    except ConfigurationError as error:
+        assert str(path) in str(error)  # noqa: PT017 - refusing is one of the two good outcomes
 
 
 def test_missing_block(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.chain import MAX_EXAMPLES, Federation, make_account, make_digest
 
 from fedproof.digests import Address
 from fedproof.errors import ConfigurationError, HistoryBroken, Reverted, WrongContract
@@ -12,6 +11,7 @@ from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import AGGREGATOR_ROLE, DEFAULT_ADMIN_ROLE, OnChainPolicy, UpdateCommitted
 from fedproof.ledger.history import History
 from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
+from tests.chain import MAX_EXAMPLES, Federation, make_account, make_digest
 
 POLICY = Policy(
     name="test",

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from tests.chain import Federation, make_account, make_digest
 
 from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable, Reverted
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.events import FailureReason, Phase
+from tests.chain import Federation, make_account, make_digest
 
 KEYS = (make_digest("wrapping"), make_digest("certificate"))
 

@@ -1,0 +1,29 @@
+"""One federation for all tests of the auditor; each test gets a copy of its evidence to damage."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.auditor.world import Builder, World
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The finished federation, its chain still served."""
+    builder = Builder(tmp_path_factory.mktemp("audited"))
+    try:
+        yield builder.build()
+    finally:
+        builder.close()
+
+
+@pytest.fixture
+def store(world: World, tmp_path: Path) -> Path:
+    """A copy of the store, for one test to damage."""
+    copy = tmp_path / "store"
+    shutil.copytree(world.store, copy)
+    return copy

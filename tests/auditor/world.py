@@ -1,0 +1,280 @@
+"""A federation that really happened: a chain, a contract, three nodes' encrypted updates, their sums, in a folder.
+
+Four rounds: two in which all nodes contribute, one that leaves a node out that never uploaded, and one that
+failed. Nobody trains: an update is random numbers, which is all that an auditor ever sees of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from web3.types import RPCEndpoint
+
+from fedproof.codec import Codec, SecretKey
+from fedproof.devchain.backend import DevChain
+from fedproof.devchain.journal import Genesis, Journal
+from fedproof.devchain.server import DevChainServer
+from fedproof.digests import Address, Digest, as_address, checksum_address, tagged_digest
+from fedproof.keys.wrapping import WrappingKey, wrap, wrapped_keys_root, wrapping_info
+from fedproof.ledger.client import Ledger
+from fedproof.ledger.deploy import deploy_through
+from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.events import ExclusionReason, FailureReason
+from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest
+from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
+from fedproof.store import ObjectStore
+from fedproof_auditor.evidence import LedgerEvidence, fetch_evidence
+
+NAMES = ("hospital-a", "hospital-b", "hospital-c")
+PARAMETERS = 70_000  # two chunks at 24 bits: one of 16 frames, one of 2
+WINDOW_S = 600
+
+
+def make_digest(label: object) -> Digest:
+    """Return a digest that is the same for the same label."""
+    return tagged_digest("fedproof.test.v1", str(label))
+
+
+def make_account(label: str) -> LocalAccount:
+    """Return an account whose key follows from its label."""
+    return Account.from_key(hashlib.sha256(label.encode()).digest())
+
+
+def make_policy() -> Policy:
+    """Return the policy of the federation."""
+    return Policy(
+        name="audited",
+        model=ModelPolicy(
+            architecture=make_digest("layout"), parameters=PARAMETERS, genesis=make_digest("genesis"), seed=7
+        ),
+        codec=CodecPolicy(bits=24, max_contributors=4, clip=0.5),
+        rounds=RoundPolicy(
+            min_contributors=2,
+            attestation_quorum=2,
+            max_examples=1000,
+            commit_window_s=WINDOW_S,
+            aggregate_window_s=WINDOW_S,
+            attest_window_s=WINDOW_S,
+        ),
+        training=TrainingPlan(epochs=1, batch_size=8, learning_rate=0.1, momentum=0.0, weight_decay=0.0),
+    )
+
+
+@dataclass(frozen=True)
+class World:
+    """The finished federation.
+
+    Attributes:
+        folder: laid out as a run's: run.json, policy.toml, chain/, aggregator/store/.
+        nodes: ascending by address; index i is called NAMES[i].
+        evidence: what its chain says.
+    """
+
+    folder: Path
+    rpc_url: str
+    policy: Policy
+    nodes: tuple[Address, ...]
+    evidence: LedgerEvidence
+
+    @property
+    def store(self) -> Path:
+        """The aggregator's store."""
+        return self.folder / "aggregator" / "store"
+
+    @property
+    def names(self) -> dict[Address, str]:
+        """What people call the nodes."""
+        return dict(zip(self.nodes, NAMES, strict=True))
+
+    def root(self, number: int, node: int) -> Digest:
+        """Return what a node committed to in a round."""
+        return next(
+            event.update_root  # type: ignore[attr-defined]
+            for event in self.evidence.events
+            if type(event).__name__ == "UpdateCommitted"
+            and (event.round, event.node) == (number, self.nodes[node])  # type: ignore[attr-defined]
+        )
+
+    def aggregate_root(self, number: int) -> Digest:
+        """Return the published root of a round's sum."""
+        return next(
+            event.aggregate_root  # type: ignore[attr-defined]
+            for event in self.evidence.events
+            if type(event).__name__ == "AggregatePublished" and event.round == number  # type: ignore[attr-defined]
+        )
+
+
+class Builder:
+    """Plays every role, one step after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.policy = make_policy()
+        self.parameters = self.policy.codec_parameters()
+        self.codec = Codec(self.parameters)
+        self.key: SecretKey = self.codec.generate_secret_key()
+        self.rng = np.random.default_rng(11)
+        self.store = ObjectStore(folder / "aggregator" / "store")
+        self.accounts = sorted(map(make_account, NAMES), key=lambda account: bytes.fromhex(account.address[2:]))
+        self.nodes = tuple(as_address(account.address, "node") for account in self.accounts)
+        genesis = Genesis(chain_id=31337, timestamp=int(time.time()) - 10_000)
+        self.journal = Journal(folder / "chain", default=genesis)
+        self.server = DevChainServer(DevChain(genesis, journal=self.journal), port=0, block_time_s=0)
+        self.endpoint = Endpoint.connect(self.server.url)
+
+    def close(self) -> None:
+        """Stop the chain; its journal stays."""
+        self.server.close()
+        self.journal.close()
+
+    def build(self) -> World:
+        """Let everything happen."""
+        admin, aggregator = make_account("admin"), make_account("aggregator")
+        for account in (admin, aggregator, *self.accounts):
+            self.request("anvil_setBalance", account.address, hex(10**20))
+        book = deploy_through(
+            self.endpoint,
+            admin,
+            aggregator=as_address(aggregator.address, "aggregator"),
+            output=self.folder / "address-book.json",
+        )
+        self.contract = book.contract
+        self.admin, self.aggregator = self.connect(admin), self.connect(aggregator)
+        self.ledgers = [self.connect(account) for account in self.accounts]
+        self.admit()
+        self.admin.adopt_policy(self.policy)
+        self.store.put_policy(self.policy.digest, self.policy.canonical())
+        self.publish_epoch()
+        self.run_round(1)
+        self.run_round(2)
+        self.run_round(3, left_out=2)
+        self.fail_round(4)
+        evidence = fetch_evidence(
+            self.endpoint, self.contract, at_block=None, from_block=0, progress=lambda *_: None
+        )
+        self.write_run()
+        return World(self.folder, self.server.url, self.policy, self.nodes, evidence)
+
+    def connect(self, account: LocalAccount) -> Ledger:
+        """Return the ledger as an account sees it."""
+        return Ledger(self.endpoint, self.contract, account=account)
+
+    def request(self, method: str, *parameters: object) -> None:
+        """Ask the development chain for something that only it does."""
+        answer = self.endpoint.web3.provider.make_request(RPCEndpoint(method), list(parameters))
+        assert "error" not in answer, answer
+
+    def admit(self) -> None:
+        """Register and admit every node; leave its public key with the aggregator."""
+        self.wrapping_keys = [WrappingKey.generate() for _ in self.nodes]
+        for ledger, node, key in zip(self.ledgers, self.nodes, self.wrapping_keys, strict=True):
+            ledger.register(key.digest, make_digest(f"certificate {node.hex()}"))
+            self.store.put_public_key(key.digest, key.public_bytes)
+            self.admin.admit(node)
+
+    def publish_epoch(self) -> None:
+        """Let the first node wrap the epoch's key for all."""
+        self.admin.request_epoch(self.nodes[0])
+        context = self.parameters.digest
+        wrapped = [
+            (
+                node,
+                wrap(
+                    self.key.reveal(),
+                    key.public_bytes,
+                    info=wrapping_info(
+                        chain_id=self.admin.chain_id,
+                        contract=self.contract,
+                        epoch=1,
+                        node=node,
+                        context_digest=context,
+                    ),
+                ),
+            )
+            for node, key in zip(self.nodes, self.wrapping_keys, strict=True)
+        ]
+        self.ledgers[0].publish_epoch(1, context, wrapped_keys_root(wrapped))
+        self.store.put_wrapped_keys(1, wrapped)
+
+    def encrypt(self, number: int, node: int, *, examples: int) -> tuple[bytes, list[bytes]]:
+        """Return the manifest and the chunks of a node's update."""
+        delta = self.rng.normal(0, 0.01, PARAMETERS).astype(np.float32)
+        values = self.codec.quantise(delta, examples=examples, rng=self.rng)
+        chunks = list(self.codec.encrypt_chunks(values, self.key))
+        manifest = UpdateManifest(
+            chain_id=self.admin.chain_id,
+            contract=self.contract,
+            round=number,
+            node=self.nodes[node],
+            epoch=1,
+            policy_digest=self.policy.digest,
+            base_model=self.admin.head_model(),
+            parameters=PARAMETERS,
+            chunks=len(chunks),
+            examples=examples,
+        )
+        return manifest.encode(), chunks
+
+    def commit(self, number: int, node: int, *, is_uploaded: bool = True) -> tuple[Contribution, list[bytes]]:
+        """Let a node commit to an update, and send it unless it is to get lost."""
+        examples = 100 + 10 * node
+        manifest, chunks = self.encrypt(number, node, examples=examples)
+        scratch = self.store if is_uploaded else ObjectStore(self.folder / "lost")
+        root = scratch.put_header(manifest, [scratch.put(chunk) for chunk in chunks])
+        self.ledgers[node].commit(number, root, examples)
+        return Contribution(self.nodes[node], root, examples), chunks
+
+    def run_round(self, number: int, *, left_out: int | None = None) -> None:
+        """Take a round to its end; the node that is left out commits, but never uploads, and attests all the same."""
+        self.aggregator.open_round(number)
+        updates = [self.commit(number, node, is_uploaded=node != left_out) for node in range(3)]
+        counted = [update for node, update in enumerate(updates) if node != left_out]
+        excluded = [] if left_out is None else [(self.nodes[left_out], ExclusionReason.NOT_UPLOADED)]
+        if left_out is not None:
+            self.request("evm_increaseTime", WINDOW_S + 60)
+        contributions = tuple(contribution for contribution, _ in counted)
+        self.aggregator.seal(number, [each.node for each in contributions], excluded)
+        sums = [self.codec.sum_chunks(row) for row in zip(*(chunks for _, chunks in counted), strict=True)]
+        manifest = AggregateManifest(
+            chain_id=self.admin.chain_id,
+            contract=self.contract,
+            round=number,
+            epoch=1,
+            policy_digest=self.policy.digest,
+            contributors=contributions,
+            parameters=PARAMETERS,
+            chunks=len(sums),
+        )
+        root = self.store.put_header(manifest.encode(), [self.store.put(chunk) for chunk in sums])
+        self.aggregator.publish_aggregate(number, root)
+        model = make_digest(f"model {number}")
+        for ledger in self.ledgers:
+            ledger.attest(number, model)
+        self.aggregator.finalise(number, model)
+
+    def fail_round(self, number: int) -> None:
+        """Let one node commit and upload, and the aggregator give up."""
+        self.aggregator.open_round(number)
+        self.commit(number, 0)
+        self.aggregator.fail(number, FailureReason.TOO_FEW_CONTRIBUTORS)
+
+    def write_run(self) -> None:
+        """Write what describes a run."""
+        (self.folder / "policy.toml").write_text(self.policy.dump_toml())
+        facts = {
+            "rpc_url": self.server.url,
+            "chain_id": self.admin.chain_id,
+            "contract": checksum_address(self.contract),
+            "policy": "policy.toml",
+            "store": "aggregator/store",
+            "chain": "chain",
+            "nodes": {checksum_address(node): name for node, name in zip(self.nodes, NAMES, strict=True)},
+        }
+        (self.folder / "run.json").write_text(json.dumps(facts))

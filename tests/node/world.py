@@ -1,0 +1,507 @@
+"""A federation in one process: a chain in memory, an aggregator that a test can edit, and nodes of real
+parts.
+
+The nodes are the production daemon, journal, relay client (over TLS) and codec. A test drives them turn by
+turn, so nothing depends on time, and crashes them wherever they log something.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from fedproof_node.config import NodeConfig
+from fedproof_node.daemon import Daemon
+from fedproof_node.journal import Journal
+from fedproof_node.membership import Membership
+from fedproof_node.models import ModelShelf
+from fedproof_node.relay import Patience, Relay
+from fedproof_node.service import build_daemon
+from fedproof_node.startup import verify_model
+from fedproof_node.watch import LedgerWatch
+
+from fedproof.codec import Codec
+from fedproof.config import TlsConfig
+from fedproof.digests import Address, Digest
+from fedproof.errors import TaskFailed
+from fedproof.keys.tls import issue_certificate, make_authority
+from fedproof.keys.wrapping import WrappingKey
+from fedproof.ledger.client import Ledger
+from fedproof.ledger.events import FailureReason
+from fedproof.ledger.history import History
+from fedproof.manifest import AggregateManifest, Contribution, compute_header_root
+from fedproof.merkle import leaf_digest
+from fedproof.model import ModelLayout, TensorSpec, compute_model_digest
+from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
+from fedproof.task import EvaluationResult
+from fedproof.training import TrainOutcome
+from fedproof.wire import aggregation_pb2 as wire
+from fedproof.wire.aggregation_pb2_grpc import AggregationServicer, add_AggregationServicer_to_server
+from tests.chain import Federation, MemoryChain
+
+QUICK = Patience(attempts=3, first_pause_s=0.01, longest_pause_s=0.05, call_s=5.0, stream_s=20.0)
+
+
+class Crash(BaseException):
+    """The process is gone: nothing catches this, as nothing survives SIGKILL."""
+
+
+def make_policy(length: int, **rounds: int) -> tuple[Policy, ModelLayout, np.ndarray]:
+    """Return a policy for a model of one tensor, its layout and its first model."""
+    layout = ModelLayout((TensorSpec("weight", (length,), "float32"),))
+    genesis = np.linspace(-1, 1, length, dtype=np.float32)
+    terms = {
+        "min_contributors": 2,
+        "attestation_quorum": 2,
+        "max_examples": 100,
+        "commit_window_s": 600,
+        "aggregate_window_s": 600,
+        "attest_window_s": 600,
+        **rounds,
+    }
+    policy = Policy(
+        name="test",
+        model=ModelPolicy(
+            architecture=layout.digest,
+            parameters=length,
+            genesis=compute_model_digest(layout.digest, genesis),
+            seed=7,
+        ),
+        codec=CodecPolicy(bits=15, max_contributors=16, clip=0.25),
+        rounds=RoundPolicy(**terms),
+        training=TrainingPlan(epochs=1, batch_size=1, learning_rate=0.1, momentum=0.0, weight_decay=0.0),
+    )
+    return policy, layout, genesis
+
+
+class Aggregator(AggregationServicer):
+    """What the aggregator holds, for a test to look at and to edit.
+
+    Attributes:
+        failures: by method, what the next calls are answered with instead.
+        cut_after: chunks after which the next uploads are cut off.
+        requests: every message that came in.
+    """
+
+    def __init__(self) -> None:
+        self.federation = wire.GetFederationResponse()
+        self.public_keys: dict[bytes, bytes] = {}
+        self.wrapped: dict[int, wire.PutWrappedKeysRequest] = {}
+        self.headers: dict[tuple[int, bytes], wire.Header] = {}
+        self.uploads: dict[tuple[int, bytes], list[bytes]] = {}
+        self.aggregates: dict[int, tuple[wire.Header, list[bytes]]] = {}
+        self.failures: dict[str, list[grpc.StatusCode]] = {}
+        self.cut_after: list[int] = []
+        self.requests: list[Any] = []
+        self._lock = threading.Lock()
+
+    def _enter(self, method: str, request: Any, context: grpc.ServicerContext) -> None:
+        with self._lock:
+            self.requests.append(request)
+            planned = self.failures.get(method)
+            code = planned.pop(0) if planned else None
+        if code is not None:
+            context.abort(code, f"planned {code.name}")
+
+    def GetFederation(self, request: Any, context: grpc.ServicerContext) -> wire.GetFederationResponse:
+        self._enter("GetFederation", request, context)
+        return self.federation
+
+    def PutPublicKey(self, request: Any, context: grpc.ServicerContext) -> wire.PutPublicKeyResponse:
+        self._enter("PutPublicKey", request, context)
+        from fedproof.keys.wrapping import public_key_digest
+
+        self.public_keys[public_key_digest(request.key)] = request.key
+        return wire.PutPublicKeyResponse()
+
+    def GetPublicKey(self, request: Any, context: grpc.ServicerContext) -> wire.GetPublicKeyResponse:
+        self._enter("GetPublicKey", request, context)
+        if request.digest not in self.public_keys:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such key")
+        return wire.GetPublicKeyResponse(key=self.public_keys[request.digest])
+
+    def PutWrappedKeys(self, request: Any, context: grpc.ServicerContext) -> wire.PutWrappedKeysResponse:
+        self._enter("PutWrappedKeys", request, context)
+        self.wrapped[request.epoch] = request
+        return wire.PutWrappedKeysResponse()
+
+    def GetWrappedKeys(self, request: Any, context: grpc.ServicerContext) -> wire.GetWrappedKeysResponse:
+        self._enter("GetWrappedKeys", request, context)
+        if request.epoch not in self.wrapped:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such epoch")
+        return wire.GetWrappedKeysResponse(keys=self.wrapped[request.epoch].keys)
+
+    def GetUpload(self, request: Any, context: grpc.ServicerContext) -> wire.GetUploadResponse:
+        self._enter("GetUpload", request, context)
+        key = (request.round, request.node)
+        held = len(self.uploads.get(key, []))
+        is_complete = key in self.headers and held == len(self.headers[key].chunk_digests)
+        return wire.GetUploadResponse(next_chunk=held, complete=is_complete)
+
+    def Upload(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> wire.UploadResponse:
+        start = next(request_iterator).start
+        self._enter("Upload", start, context)
+        key = (start.round, start.node)
+        self.headers[key] = start.header
+        chunks = self.uploads.setdefault(key, [])
+        left = self.cut_after.pop(0) if self.cut_after else None
+        for request in request_iterator:
+            if left == 0:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "cut off")
+            left = None if left is None else left - 1
+            index = request.chunk.index
+            if index != len(chunks) or leaf_digest(request.chunk.data) != start.header.chunk_digests[index]:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"expected chunk {len(chunks)}, got {index}")
+            self.requests.append(request)
+            chunks.append(request.chunk.data)
+        if left is not None:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "cut off")
+        leaves = [Digest(raw) for raw in start.header.chunk_digests]
+        root = compute_header_root(start.header.manifest, leaves)
+        return wire.UploadResponse(chunks=len(chunks), update_root=root)
+
+    def DownloadUpdate(self, request: Any, context: grpc.ServicerContext) -> Iterator[wire.DownloadResponse]:
+        self._enter("DownloadUpdate", request, context)
+        key = (request.round, request.node)
+        if key not in self.headers:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such update")
+        yield from self._serve(self.headers[key], self.uploads[key], request.chunks)
+
+    def DownloadAggregate(
+        self, request: Any, context: grpc.ServicerContext
+    ) -> Iterator[wire.DownloadResponse]:
+        self._enter("DownloadAggregate", request, context)
+        if request.round not in self.aggregates:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such aggregate")
+        header, chunks = self.aggregates[request.round]
+        for position, part in enumerate(self._serve(header, chunks, request.chunks)):
+            if position and self.failures.get("AggregateChunk"):
+                context.abort(self.failures["AggregateChunk"].pop(0), "cut off")
+            yield part
+
+    def _serve(
+        self, header: wire.Header, chunks: list[bytes], asked: Iterable[int]
+    ) -> Iterator[wire.DownloadResponse]:
+        yield wire.DownloadResponse(header=header)
+        for index in asked or range(len(chunks)):
+            yield wire.DownloadResponse(chunk=wire.Chunk(index=index, data=chunks[index]))
+
+
+@dataclass
+class RunningAggregator:
+    """The servicer behind a real TLS port, which a test may close and open again."""
+
+    servicer: Aggregator
+    tls: TlsConfig
+    port: int = 0
+    server: grpc.Server | None = None
+
+    def start(self) -> None:
+        credentials = grpc.ssl_server_credentials(
+            [(self.tls.key.read_bytes(), self.tls.certificate.read_bytes())],
+            root_certificates=self.tls.ca.read_bytes(),
+            require_client_auth=True,
+        )
+        self.server = grpc.server(ThreadPoolExecutor(max_workers=8))
+        add_AggregationServicer_to_server(self.servicer, self.server)
+        self.port = self.server.add_secure_port(f"localhost:{self.port}", credentials)
+        self.server.start()
+
+    def stop(self) -> None:
+        if self.server is not None:
+            self.server.stop(None).wait()
+            self.server = None
+
+    @property
+    def target(self) -> str:
+        return f"localhost:{self.port}"
+
+
+def make_tls(folder: Path, name: str, *, authority: Path) -> TlsConfig:
+    """Return a certificate of the authority for localhost."""
+    files = issue_certificate(folder / name, authority, name, hosts=["localhost"])
+    return TlsConfig(ca=authority / "ca.crt", certificate=files.certificate, key=files.key)
+
+
+def open_aggregator(folder: Path) -> RunningAggregator:
+    """Return an aggregator that listens."""
+    make_authority(folder / "authority", "test authority")
+    running = RunningAggregator(Aggregator(), make_tls(folder, "aggregator", authority=folder / "authority"))
+    running.start()
+    return running
+
+
+@dataclass
+class Recorder:
+    """A log that remembers, and that a test can make the process die at.
+
+    Attributes:
+        crash_at: called with each event; where it returns true, the process is gone.
+    """
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    crash_at: Callable[[dict[str, Any]], bool] = lambda _event: False
+
+    def info(self, event: str, **values: Any) -> None:
+        entry = {"event": event, **values}
+        self.events.append(entry)
+        if self.crash_at(entry):
+            raise Crash
+
+    warning = info
+    error = info
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.events if entry["event"] == kind]
+
+
+class NumpyTrainer:
+    """Training and evaluation without torch, in this process.
+
+    Attributes:
+        spoil: what a test does to the trained model.
+        trained: the base models that training was asked for.
+    """
+
+    def __init__(self, layout: ModelLayout, genesis: np.ndarray, *, seed: int, examples: int) -> None:
+        self._layout = layout
+        self._genesis = genesis
+        self._rng = np.random.default_rng(seed)
+        self._examples = examples
+        self.spoil: Callable[[np.ndarray], None] = lambda _flat: None
+        self.trained: list[np.ndarray] = []
+        self.evaluation_fails = False
+
+    def describe(self) -> tuple[ModelLayout, np.ndarray]:
+        return self._layout, self._genesis
+
+    def train(self, base: np.ndarray, *, round_number: int) -> TrainOutcome:
+        self.trained.append(base)
+        flat = base + self._rng.normal(scale=0.05, size=base.size).astype(np.float32)
+        self.spoil(flat)
+        return TrainOutcome(flat=flat, examples=self._examples, loss=1.0 / round_number, seconds=0.0)
+
+    def evaluate(self, model: np.ndarray) -> EvaluationResult:
+        if self.evaluation_fails:
+            raise TaskFailed("task: evaluate raised")
+        return EvaluationResult(examples=10, loss=float(np.abs(model).mean()), accuracy=0.5)
+
+
+class Node:
+    """One participant: a folder on the disk, and a process that can be started, crashed and started again."""
+
+    def __init__(self, world: World, index: int) -> None:
+        self.world = world
+        self.ledger: Ledger = world.chain_federation.nodes[index]
+        self.address: Address = self.ledger.address
+        self.folder = world.folder / f"node-{index}"
+        self.wrapping_key = WrappingKey.generate()
+        self.tls = make_tls(world.folder, f"node-{index}", authority=world.folder / "authority")
+        self.trainer = NumpyTrainer(world.layout, world.genesis, seed=index, examples=40 + index)
+        self.settings: dict[str, Any] = {}
+        self.log = Recorder()
+        self._stack = ExitStack()
+        self._daemon: Daemon | None = None
+
+    @property
+    def daemon(self) -> Daemon:
+        if self._daemon is None:
+            self.start()
+        assert self._daemon is not None
+        return self._daemon
+
+    def start(self) -> None:
+        world = self.world
+        self._stack = ExitStack()
+        config = NodeConfig.model_validate(
+            {
+                "name": self.folder.name,
+                "state_dir": self.folder / "state",
+                "policy": Path("unused"),
+                "wrapping_key": Path("unused"),
+                "public_key_wait_s": 0.0,
+                "task": {"reference": "unused:Unused"},
+                "chain": {"rpc_url": "unused", "contract": world.contract, "keystore": Path("unused")},
+                "aggregator": {"target": world.aggregator.target},
+                "tls": self.tls.model_dump(),
+                **self.settings,
+            }
+        )
+        config.state_dir.mkdir(parents=True, exist_ok=True)
+        self.journal = Journal(
+            config.state_dir / "journal.sqlite",
+            chain_id=self.ledger.chain_id,
+            contract=world.contract,
+            node=self.address,
+        )
+        self._stack.callback(self.journal.close)
+        self.models: ModelShelf = verify_model(
+            *self.trainer.describe(), world.policy, models_dir=config.state_dir / "models"
+        )
+        relay = self._stack.enter_context(Relay(world.aggregator.target, self.tls, patience=QUICK))
+        self._daemon = build_daemon(
+            config,
+            Membership(
+                chain_id=self.ledger.chain_id,
+                contract=world.contract,
+                node=self.address,
+                policy=world.policy,
+                codec=world.codec,
+            ),
+            wrapping_key=self.wrapping_key,
+            ledger=self.ledger,
+            watch=LedgerWatch(self.ledger, from_block=0),
+            relay=relay,
+            journal=self.journal,
+            models=self.models,
+            trainer=self.trainer,  # type: ignore[arg-type]
+            log=self.log,  # type: ignore[arg-type]
+        )
+        relay.put_public_key(self.wrapping_key.public_bytes)
+
+    def stop(self) -> None:
+        """End the process; what it had in memory is gone."""
+        self._stack.close()
+        self._daemon = None
+
+    def turn(self) -> bool:
+        """Take one turn; a crash ends the process, and the next turn starts another."""
+        try:
+            return self.daemon.turn()
+        except Crash:
+            self.stop()
+            return True
+
+    def settle(self, *, most: int = 60) -> None:
+        """Take turns until there is nothing to do."""
+        for _ in range(most):
+            if not self.turn():
+                return
+        raise AssertionError(f"still busy after {most} turns: {self.log.events[-5:]}")
+
+
+class World:
+    """A contract, an aggregator, and nodes of which as many are admitted as a test asks for."""
+
+    def __init__(self, folder: Path, *, length: int = 300, **rounds: int) -> None:
+        self.folder = folder
+        self.policy, self.layout, self.genesis = make_policy(length, **rounds)
+        self.codec = Codec(self.policy.codec_parameters())
+        self.chain = MemoryChain()
+        self.chain_federation = Federation(self.chain)
+        self.contract = self.chain_federation.contract
+        self.admin = self.chain_federation.admin
+        self.operator = self.chain_federation.aggregator
+        self.aggregator = open_aggregator(folder)
+        self.servicer = self.aggregator.servicer
+        self.nodes: list[Node] = []
+        self._history = History()
+        self.admin.adopt_policy(self.policy)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.stop()
+        self.aggregator.stop()
+
+    def admit(self, count: int) -> list[Node]:
+        """Let more nodes join."""
+        joined = []
+        for index in range(len(self.nodes), len(self.nodes) + count):
+            node = Node(self, index)
+            node.ledger.register(node.wrapping_key.digest, Digest(b"\x0c" * 32))
+            self.admin.admit(node.address)
+            self.nodes.append(node)
+            joined.append(node)
+        return joined
+
+    def begin_epoch(self, maker: int = 0) -> None:
+        """Ask a node for an epoch, and let everybody open it."""
+        self.admin.request_epoch(self.nodes[maker].address)
+        for node in self.nodes:
+            node.start()
+        self.nodes[maker].settle()
+        for node in self.nodes:
+            node.settle()
+
+    def history(self) -> History:
+        self.admin.catch_up(self._history)
+        return self._history
+
+    # What an aggregator does
+
+    def open_round(self, number: int) -> None:
+        self.operator.open_round(number)
+
+    def seal(self, number: int, *, after_deadline: bool = False) -> list[Address]:
+        """Seal with everybody whose update is whole."""
+        record = self.history().rounds[number]
+        whole = [
+            node
+            for node in sorted(record.commitments)
+            if len(self.servicer.uploads.get((number, node), [])) == self.chunks
+        ]
+        if after_deadline:
+            self.chain_federation.pass_deadline(number)
+        self.operator.seal(number, whole)
+        return whole
+
+    @property
+    def chunks(self) -> int:
+        return self.codec.parameters.chunk_count(self.policy.model.parameters)
+
+    def aggregate(self, number: int, *, forge: Callable[[list[bytes]], None] | None = None) -> None:
+        """Publish the sum of the sealed updates, or what a test makes of it."""
+        record = self.history().rounds[number]
+        sums = [
+            self.codec.sum_chunks([self.servicer.uploads[(number, node)][i] for node in record.contributors])
+            for i in range(self.chunks)
+        ]
+        if forge is not None:
+            forge(sums)
+        manifest = AggregateManifest(
+            chain_id=self.admin.chain_id,
+            contract=self.contract,
+            round=number,
+            epoch=record.epoch,
+            policy_digest=self.policy.digest,
+            contributors=tuple(Contribution(node, *record.commitments[node]) for node in record.contributors),
+            parameters=self.policy.model.parameters,
+            chunks=self.chunks,
+        ).encode()
+        leaves = [leaf_digest(chunk) for chunk in sums]
+        self.servicer.aggregates[number] = (wire.Header(manifest=manifest, chunk_digests=leaves), sums)
+        self.operator.publish_aggregate(number, compute_header_root(manifest, leaves))
+        self.chain.tester.mine_block()
+
+    def finalise(self, number: int) -> Digest:
+        """Make the model that most attested the head."""
+        attested = list(self.history().rounds[number].attestations.values())
+        model = max(attested, key=attested.count)
+        self.operator.finalise(number, model)
+        return model
+
+    def fail(self, number: int) -> None:
+        self.operator.fail(number, FailureReason.ABANDONED)
+
+    def settle(self) -> None:
+        """Let every node do what there is to do."""
+        for node in self.nodes:
+            node.settle()
+
+    def play_round(self, number: int) -> Digest:
+        """Play one whole round with every node, and return its result."""
+        self.open_round(number)
+        self.settle()
+        self.seal(number)
+        self.aggregate(number)
+        self.settle()
+        model = self.finalise(number)
+        self.settle()
+        return model
