@@ -3,8 +3,8 @@
     python benchmarks/end_to_end.py                     both tables, as Markdown
     python benchmarks/end_to_end.py --only demo --json  one of them, for machines
 
-Every process of a federation runs on this machine. The plain run is `fedproof.baselines`: the same task, split,
-plan and seeds, averaged in float32 without encryption or ledger.
+Every process of a federation runs on this machine. The plain run is `fedproof.baselines`: the same task,
+split, plan and seeds, averaged in float32 without encryption or ledger.
 """
 
 from __future__ import annotations

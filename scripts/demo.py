@@ -20,7 +20,6 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from fedproof.errors import FedproofError
 from fedproof.local import Event, LocalFederation, LocalPlan
@@ -69,8 +68,8 @@ def main() -> int:
             summary = _watch(federation, console)
             results = {"run": str(folder), **summary.as_dict(), "baselines": _finish(baselines)}
             _show_results(console, summary, results["baselines"])
-            results["audit"] = _audit(console, folder, "the audit")
-            results["tampered"] = _audit_tampered(console, folder)
+            results["audit"] = _audit(console, folder, "the audit", as_json=arguments.json)
+            results["tampered"] = _audit_tampered(console, folder, as_json=arguments.json)
     except KeyboardInterrupt:
         console.print("stopped; every process has been ended")
         return 130
@@ -226,17 +225,22 @@ def _finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     return result
 
 
-def _audit(console: Console, folder: Path, title: str, *options: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "fedproof", "audit", "verify", "--run", str(folder), *options]
-    console.print(
-        f"\n[bold]{title}[/]: fedproof audit verify --run {folder} {' '.join(options)}", highlight=False
-    )
-    report = subprocess.run(command, capture_output=True, text=True, check=False)
-    console.print(Text(report.stdout + report.stderr), highlight=False)
-    return {"exit_status": report.returncode, "report": report.stdout.splitlines()}
+def _audit(console: Console, folder: Path, title: str, *options: str, as_json: bool) -> dict[str, Any]:
+    command = ["audit", "verify", "--run", str(folder), *options]
+    console.print(f"\n[bold]{title}[/]: fedproof {' '.join(command)}", highlight=False, soft_wrap=True)
+    if as_json:
+        report = _fedproof(*command, "--json", capture=True)
+        return {"exit_status": report.returncode, "report": json.loads(report.stdout)}
+    console.file.flush()
+    return {"exit_status": _fedproof(*command, capture=False).returncode}
 
 
-def _audit_tampered(console: Console, folder: Path) -> dict[str, Any]:
+def _fedproof(*arguments: str, capture: bool) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fedproof", *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE if capture else None, text=True, check=False)
+
+
+def _audit_tampered(console: Console, folder: Path, *, as_json: bool) -> dict[str, Any]:
     """Flip one bit of one stored ciphertext in a copy of the evidence, and audit the copy."""
     copy = folder / "tampered-store"
     shutil.copytree(folder / "aggregator" / "store", copy)
@@ -246,7 +250,7 @@ def _audit_tampered(console: Console, folder: Path) -> dict[str, Any]:
     data[len(data) // 2] ^= 1
     victim.chmod(0o644)
     victim.write_bytes(data)
-    return _audit(console, folder, "one flipped bit in a copy", "--store", str(copy))
+    return _audit(console, folder, "one flipped bit in a copy", "--store", str(copy), as_json=as_json)
 
 
 def _size_and_name(path: Path) -> tuple[int, str]:

@@ -63,7 +63,7 @@ class Report:
             4: (len(rounds), "round"),
             5: (
                 sum(len(each.commitments) + len(each.attestations) for each in rounds),
-                "commitment or attestation",
+                "action",
             ),
             6: (len(chronicle.epochs), "epoch"),
             7: (audit.updates, "update"),
@@ -221,7 +221,8 @@ def _describe_counts(report: Report) -> str:
     audit = report.audit
     return (
         f"{count(len(audit.examined), 'round')}, {count(audit.updates, 'update')}, "
-        f"{count(audit.chunks, 'chunk')}, {audit.bytes_added:,} bytes of ciphertext added up again, {report.seconds:.1f} s"
+        f"{count(audit.chunks, 'chunk')}, {audit.bytes_added:,} bytes of ciphertext added up again, "
+        f"{report.seconds:.1f} s"
     )
 
 

@@ -90,8 +90,11 @@ class Relay:
             private_key=read_whole(tls.key, "this node's TLS key (PEM)"),
             certificate_chain=read_whole(tls.certificate, "this node's TLS certificate (PEM)"),
         )
-        # Reconnecting is as patient as our own calls are: gRPC's own pause would grow to two minutes.
-        options = [("grpc.max_reconnect_backoff_ms", int(patience.longest_pause_s * 1000))]
+        # Reconnecting keeps pace with our own pauses: gRPC's would grow to two minutes.
+        options = [
+            ("grpc.initial_reconnect_backoff_ms", int(patience.first_pause_s * 1000)),
+            ("grpc.max_reconnect_backoff_ms", int(patience.longest_pause_s * 1000)),
+        ]
         self._channel = grpc.secure_channel(target, credentials, options=options)
         self._stub = AggregationStub(self._channel)
 

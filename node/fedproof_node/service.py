@@ -108,14 +108,14 @@ def _open_daemon(config: NodeConfig, *, password: str, log: FilteringBoundLogger
         history = watch.refresh()
         if history.policies:
             verify_policy(policy, history, where=config.policy)
-        layout, genesis = trainer.describe()
-        models = verify_model(layout, genesis, policy, models_dir=config.state_dir / "models")
         relay = stack.enter_context(
             Relay(
                 config.aggregator.target, config.tls, patience=Patience(attempts=config.aggregator.attempts)
             )
         )
         verify_aggregator(relay, membership)
+        layout, genesis = trainer.describe()
+        models = verify_model(layout, genesis, policy, models_dir=config.state_dir / "models")
         await_admission(
             watch,
             ledger.address,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedproof.keys.tls import TlsFiles
-from tests.aggregator.world import World, deploy_federation, make_certificates, opened
+from tests.aggregator.world import Link, World, deploy_federation, make_certificates, opened
 from tests.chain import Federation
 
 
@@ -19,19 +19,19 @@ def aggregator_certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[l
 
 
 @pytest.fixture(scope="session")
-def aggregator_federation() -> Federation:
+def aggregator_federation() -> tuple[Federation, Link]:
     """Three admitted nodes, the policy and an epoch; no round yet."""
     return deploy_federation()
 
 
 @pytest.fixture
 def fresh(
-    aggregator_federation: Federation,
+    aggregator_federation: tuple[Federation, Link],
     aggregator_certificates: tuple[list[TlsFiles], Path],
     tmp_path: Path,
 ) -> Iterator[World]:
     """An aggregator before its first round."""
-    with opened(aggregator_federation, tmp_path, *aggregator_certificates) as world:
+    with opened(*aggregator_federation, tmp_path, *aggregator_certificates) as world:
         yield world
 
 

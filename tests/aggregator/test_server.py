@@ -135,8 +135,8 @@ def test_a_pem_file_that_is_none_is_named(fresh: World, tmp_path: Path, key: str
     tls: TlsConfig = fresh.config.tls
     path = tmp_path / "file.pem"
     changed = tls.model_copy(update={key: path})
-    with pytest.raises(ConfigurationError, match="file.pem: expected .*PEM.* got"):
+    with pytest.raises(ConfigurationError, match=r"file.pem: expected .*PEM.* got"):
         start_server(fresh.service, "localhost:0", tls=changed, max_streams=2)
     path.write_bytes(b"not PEM")
-    with pytest.raises(ConfigurationError, match="file.pem: expected .*PEM.* got other bytes"):
+    with pytest.raises(ConfigurationError, match=r"file.pem: expected .*PEM.* got other bytes"):
         start_server(fresh.service, "localhost:0", tls=changed, max_streams=2)

@@ -23,6 +23,7 @@ from fedproof_aggregator.server import RunningServer, start_server
 from fedproof_aggregator.service import AggregationService
 from fedproof_aggregator.terms import TermsShelf
 from fedproof_aggregator.view import LedgerView
+from requests.exceptions import ConnectionError as NoConnection
 
 from fedproof.codec.secret_key import SecretKey
 from fedproof.codec.update import Codec
@@ -117,17 +118,41 @@ class Update:
         return wire.Header(manifest=self.raw_manifest, chunk_digests=self.digests)
 
 
+class Link:
+    """The line to the chain: threads take turns on it, as eth-tester is made for one, and a test can cut it.
+
+    Attributes:
+        down: methods that get no answer.
+    """
+
+    def __init__(self, chain: MemoryChain) -> None:
+        self.down: set[str] = set()
+        self._lock = threading.Lock()
+        self._ask = chain.provider.make_request
+        chain.provider.make_request = self._make_request  # type: ignore[method-assign]
+
+    def _make_request(self, method: Any, params: Any) -> Any:
+        if method in self.down:
+            raise NoConnection(f"{method}: connection refused")
+        with self._lock:
+            return self._ask(method, params)
+
+
 class World:
     """A federation of three admitted nodes and an outsider, its aggregator, and what it keeps on disk.
 
     Attributes:
         federation: the contract, and everybody's connection to it.
+        link: the line to the chain.
         logs: what the aggregator logged.
         view: what the aggregator has read of the ledger.
     """
 
-    def __init__(self, federation: Federation, folder: Path, tls: Sequence[TlsFiles], ca: Path) -> None:
+    def __init__(
+        self, federation: Federation, link: Link, folder: Path, tls: Sequence[TlsFiles], ca: Path
+    ) -> None:
         self.federation = federation
+        self.link = link
         self.folder = folder
         self.logs: list[dict[str, Any]] = []
         self._tls = tls
@@ -315,10 +340,10 @@ def wrapped_keys(federation: Federation) -> list[tuple[Address, bytes]]:
     return [(node.address, WRAPPED + bytes([i])) for i, node in enumerate(federation.nodes[:3])]
 
 
-def deploy_federation() -> Federation:
-    """Return a federation with the policy adopted and its first epoch published."""
+def deploy_federation() -> tuple[Federation, Link]:
+    """Return a federation with the policy adopted and its first epoch published, and the line to its chain."""
     federation = Federation(MemoryChain())
-    serialise(federation.chain)
+    link = Link(federation.chain)
     for index, node in enumerate(federation.nodes[:3]):
         digest = wrapping_key().digest if index == 0 else make_digest(f"wrapping {index}")
         node.register(digest, make_digest(f"certificate {index}"))
@@ -327,29 +352,20 @@ def deploy_federation() -> Federation:
     federation.admin.request_epoch(federation.nodes[0].address)
     root = wrapped_keys_root(wrapped_keys(federation))
     federation.nodes[0].publish_epoch(1, codec().parameters.digest, root)
-    return federation
-
-
-def serialise(chain: MemoryChain) -> None:
-    """Let threads take turns: eth-tester is made for one."""
-    lock = threading.Lock()
-    make_request = chain.provider.make_request
-
-    def make_one_request(method: Any, params: Any) -> Any:
-        with lock:
-            return make_request(method, params)
-
-    chain.provider.make_request = make_one_request  # type: ignore[method-assign]
+    return federation, link
 
 
 @contextmanager
-def opened(federation: Federation, folder: Path, tls: Sequence[TlsFiles], ca: Path) -> Iterator[World]:
+def opened(
+    federation: Federation, link: Link, folder: Path, tls: Sequence[TlsFiles], ca: Path
+) -> Iterator[World]:
     """Give a world, and leave the chain as it was."""
     with federation.chain.rolled_back():
-        world = World(federation, folder, tls, ca)
+        world = World(federation, link, folder, tls, ca)
         try:
             yield world
         finally:
+            link.down.clear()
             world.close()
 
 

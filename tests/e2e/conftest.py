@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from fedproof.local import Event, LocalFederation, LocalPlan
+
+from .relay import RecordingRelay
 
 NODES = ("hospital-a", "hospital-b", "hospital-c")
 TASK = "fedproof.tasks.breast_cancer:BreastCancer"
@@ -47,11 +52,37 @@ def follow(
     raise AssertionError(f"nothing within {deadline_s} s; last events: {seen[-5:]}")
 
 
+def of_kind(events: list[Event], kind: str) -> list[Event]:
+    """Return the events of one kind."""
+    return [event for event in events if event["event"] == kind]
+
+
+def audit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Return how `fedproof audit verify` ended."""
+    command = [sys.executable, "-m", "fedproof", "audit", "verify", "--run", str(folder), "--json", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has ended, its chain and its aggregator still alive."""
+
+    federation: LocalFederation
+    events: list[Event]
+    relay: RecordingRelay
+
+
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalFederation, list[Event]]]:
-    """A run of two rounds that has ended, its chain still alive."""
-    folder: Path = tmp_path_factory.mktemp("run") / "finished"
-    with LocalFederation(folder, make_plan(rounds=2)) as federation:
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedRun]:
+    """Two rounds, with a relay between nodes and aggregator that keeps what the nodes sent."""
+    folder: Path = tmp_path_factory.mktemp("run")
+    with LocalFederation(folder / "finished", make_plan(rounds=2)) as federation:
+        federation.issue_certificate(folder / "relay", "relay")
+        relay = RecordingRelay(
+            federation.listen_port, tls=folder / "relay", authority=federation.folder / "authority"
+        )
+        federation.target_port = relay.port
         federation.prepare()
         federation.start()
-        yield federation, follow(federation)
+        yield FinishedRun(federation, follow(federation), relay)
+        relay.stop()

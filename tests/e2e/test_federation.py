@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,23 +12,14 @@ import pytest
 from fedproof.ledger.events import RoundFinalised
 from fedproof.local import Event, LocalFederation
 
-from .conftest import NODES, follow, make_plan
+from .conftest import NODES, FinishedRun, audit, follow, make_plan, of_kind
 
 pytestmark = pytest.mark.e2e
 
 
-def of_kind(events: list[Event], kind: str) -> list[Event]:
-    return [event for event in events if event["event"] == kind]
-
-
-def audit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fedproof", "audit", "verify", "--run", str(folder), "--json", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
-def test_every_round_is_finalised_by_all_nodes(finished_run: tuple[LocalFederation, list[Event]]) -> None:
+def test_every_round_is_finalised_by_all_nodes(finished_run: FinishedRun) -> None:
     """Each round ends finalised, with three contributors and three equal attestations."""
-    _, events = finished_run
+    events = finished_run.events
     assert [event["round"] for event in of_kind(events, "finalised")] == [1, 2]
     assert all(len(event["contributors"]) == 3 for event in of_kind(events, "sealed"))
     for number in (1, 2):
@@ -38,32 +27,32 @@ def test_every_round_is_finalised_by_all_nodes(finished_run: tuple[LocalFederati
         assert len(models) == 1
 
 
-def test_every_role_is_its_own_process(finished_run: tuple[LocalFederation, list[Event]]) -> None:
+def test_every_role_is_its_own_process(finished_run: FinishedRun) -> None:
     """Chain, aggregator and nodes have five different process numbers."""
-    federation, _ = finished_run
+    federation = finished_run.federation
     assert len({federation.pid(name) for name in ("devchain", "aggregator", *NODES)}) == 5
 
 
-def test_training_improves_the_model(finished_run: tuple[LocalFederation, list[Event]]) -> None:
+def test_training_improves_the_model(finished_run: FinishedRun) -> None:
     """Two rounds bring the held-out accuracy above nine in ten."""
-    _, events = finished_run
+    events = finished_run.events
     last = [event for event in of_kind(events, "applied") if event["round"] == 2]
     assert len(last) == 3
     assert all(event["accuracy"] > 0.9 for event in last)
 
 
-def test_audit_proves_the_run(finished_run: tuple[LocalFederation, list[Event]]) -> None:
+def test_audit_proves_the_run(finished_run: FinishedRun) -> None:
     """The audit of an honest run ends with status 0."""
-    federation, _ = finished_run
+    federation = finished_run.federation
     report = audit(federation.folder)
     assert report.returncode == 0, report.stdout + report.stderr
 
 
 def test_audit_names_the_round_node_and_chunk_of_a_flipped_byte(
-    finished_run: tuple[LocalFederation, list[Event]], tmp_path: Path
+    finished_run: FinishedRun, tmp_path: Path
 ) -> None:
     """One flipped byte in a copy of the evidence is refused, and named."""
-    federation, _ = finished_run
+    federation = finished_run.federation
     store = tmp_path / "store"
     shutil.copytree(federation.folder / "aggregator" / "store", store)
     objects = sorted(path for path in (store / "objects").rglob("*") if path.is_file())
@@ -80,19 +69,8 @@ def test_audit_names_the_round_node_and_chunk_of_a_flipped_byte(
     assert failure["chunk"] == 0
 
 
-def test_audit_works_after_the_chain_has_ended(tmp_path: Path) -> None:
-    """A finished run is audited from its folder alone; the chain is replayed from its journal."""
-    folder = tmp_path / "run"
-    with LocalFederation(folder, make_plan(rounds=1)) as federation:
-        federation.prepare()
-        federation.start()
-        follow(federation)
-    report = audit(folder)
-    assert report.returncode == 0, report.stdout + report.stderr
-
-
 def test_a_killed_node_resumes(tmp_path: Path) -> None:
-    """A node killed with SIGKILL after each step of a round takes part in that round and all later ones."""
+    """A node killed with SIGKILL after each step of a round still contributes, and leaves no worker."""
     victim = "hospital-b"
     moments = ("trained", "encrypted", "committed", "uploaded", "verified", "applied")
     with LocalFederation(tmp_path / "run", make_plan(rounds=len(moments))) as federation:
@@ -128,7 +106,10 @@ def kill_at_each(federation: LocalFederation, victim: str, moments: tuple[str, .
                 event["process"] == victim and event["event"] == moment and event["round"] == number
             ),
         )
+        workers = children(federation.pid(victim))
+        assert victim == "aggregator" or workers, "a node trains in a child process"
         federation.kill(victim)
+        await_end(workers)
         if victim == "aggregator":
             federation.start_aggregator()
         else:
@@ -141,30 +122,20 @@ def _finalised(federation: LocalFederation) -> list[RoundFinalised]:
     return [event for event in ledger.events(0, ledger.block_number()) if isinstance(event, RoundFinalised)]
 
 
-def test_a_killed_node_leaves_no_training_process(tmp_path: Path) -> None:
-    """SIGKILL of a daemon ends its training worker as well."""
-    with LocalFederation(tmp_path / "run", make_plan(rounds=1)) as federation:
-        federation.prepare()
-        federation.start()
-        follow(federation, lambda event: event["process"] == "hospital-a" and event["event"] == "trained")
-        pid = federation.pid("hospital-a")
-        children = _children(pid)
-        assert children, "the daemon trains in a child process"
-        federation.kill("hospital-a")
-        deadline = 100
-        while any(Path(f"/proc/{child}").exists() and not _is_zombie(child) for child in children):
-            deadline -= 1
-            assert deadline, f"still alive: {children}"
-            os.sched_yield()
-            subprocess.run(["sleep", "0.1"], check=True)
+def await_end(pids: list[int], *, deadline_s: float = 10) -> None:
+    """Wait until none of the processes is alive."""
+    deadline = time.monotonic() + deadline_s
+    while alive := [pid for pid in pids if not _has_ended(pid)]:
+        assert time.monotonic() < deadline, f"still alive: {alive}"
+        time.sleep(0.02)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     raw = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(part) for part in raw.split()]
 
 
-def _is_zombie(pid: int) -> bool:
+def _has_ended(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,13 @@ from fedproof.codec import Codec, SecretKey
 from fedproof.digests import as_address
 from fedproof.keys.wrapping import WrappingKey, wrapping_info
 from fedproof.ledger.events import EpochPublished
-from fedproof.local import Event, LocalFederation
+from fedproof.local import LocalFederation
 from fedproof.model import load_model
 from fedproof.policy import Policy
 from fedproof.store import ObjectStore
 from fedproof.wire.aggregation_pb2 import UploadRequest
 
-from .conftest import follow, make_plan
-from .relay import RecordingRelay
+from .conftest import FinishedRun
 
 pytestmark = pytest.mark.e2e
 
@@ -47,9 +47,9 @@ def reveal_epoch_key(federation: LocalFederation) -> SecretKey:
     return SecretKey(wrapping_key.unwrap(dict(store.get_wrapped_keys(1))[node], info=info))
 
 
-def test_the_aggregator_never_holds_the_secret_key(finished_run: tuple[LocalFederation, list[Event]]) -> None:
+def test_the_aggregator_never_holds_the_secret_key(finished_run: FinishedRun) -> None:
     """Neither the aggregator's files nor its memory, searched while it is alive, contain the epoch's key."""
-    federation, _ = finished_run
+    federation = finished_run.federation
     key = reveal_epoch_key(federation)
     policy = Policy.load(federation.folder / "policy.toml")
     needles = {key.reveal(), key.expand(policy.codec_parameters()).tobytes()[:256]}
@@ -77,39 +77,32 @@ def memory_holds(pid: int, needles: set[bytes]) -> bool:
     return False
 
 
-def test_nothing_that_leaves_a_node_is_in_the_clear(tmp_path: Path) -> None:
-    """Of all bytes that nodes send, chunks are uniform noise without the key and the update with it."""
-    federation = LocalFederation(tmp_path / "run", make_plan(rounds=1))
-    relay = None
-    with federation:
-        authority, tls = federation.folder / "authority", tmp_path / "relay"
-        federation.issue_certificate(tls, "relay")
-        relay = RecordingRelay(federation.listen_port, tls=tls, authority=authority)
-        federation.target_port = relay.port
-        federation.prepare()
-        federation.start()
-        follow(federation)
-        key = reveal_epoch_key(federation)
-        relay.stop()
+def test_nothing_that_leaves_a_node_is_in_the_clear(finished_run: FinishedRun) -> None:
+    """Of all bytes that nodes send, chunks are uniform noise without the key and the updates with it."""
+    federation, relay = finished_run.federation, finished_run.relay
+    key = reveal_epoch_key(federation)
     policy = Policy.load(federation.folder / "policy.toml")
     codec = Codec(policy.codec_parameters())
-    chunks = []
+    updates: dict[int, dict[bytes, bytes]] = defaultdict(dict)
     for method, message in relay.requests:
         if method == "Upload":
             request = UploadRequest.FromString(message)
-            if request.HasField("chunk"):
-                chunks.append(request.chunk.data)
-    assert len(chunks) == 3
+            if request.HasField("start"):
+                start = request.start
+            else:
+                updates[start.round][start.node] = request.chunk.data
+    assert {number: len(chunks) for number, chunks in updates.items()} == {1: 3, 2: 3}
     everything = b"".join(message for _, message in relay.requests)
     for path in (federation.folder / "nodes").rglob("*.model"):
         _, flat = load_model(path)
         assert flat.tobytes()[:64] not in everything
-    for chunk in chunks:
-        counts = np.bincount(np.frombuffer(chunk, dtype=np.uint8), minlength=256)
-        expected = len(chunk) / 256
-        chi_square = float(((counts - expected) ** 2 / expected).sum())
-        assert chi_square < 400, "255 degrees of freedom: beyond 400 once in 10^8 for uniform bytes"
-    sums = codec.decrypt_chunk(
-        codec.sum_chunks(chunks), key, contributors=3, index=0, length=policy.model.parameters
-    )
-    assert np.count_nonzero(sums) > sums.size // 2, "with the key, the same bytes are the updates"
+    for chunks in updates.values():
+        for chunk in chunks.values():
+            counts = np.bincount(np.frombuffer(chunk, dtype=np.uint8), minlength=256)
+            expected = len(chunk) / 256
+            chi_square = float(((counts - expected) ** 2 / expected).sum())
+            assert chi_square < 400, "255 degrees of freedom: beyond 400 once in 10^8 for uniform bytes"
+        sums = codec.decrypt_chunk(
+            codec.sum_chunks(chunks.values()), key, contributors=3, index=0, length=policy.model.parameters
+        )
+        assert np.count_nonzero(sums) > sums.size // 2, "with the key, the same bytes are the updates"

@@ -50,7 +50,7 @@ def test_three_nodes_play_two_rounds(make_world: MakeWorld) -> None:
 
 
 def test_the_mean_is_weighted_over_the_contributors(make_world: MakeWorld) -> None:
-    """The new model is the base plus the mean of the updates, weighted by examples, up to the quantiser's step."""
+    """The new model is the base plus the updates' mean, weighted by examples, up to the quantiser's step."""
     world = make_world(nodes=2)
     world.begin_epoch()
     trained = {}
@@ -83,7 +83,7 @@ EVENTS_OF_A_ROUND = [
 
 
 def test_a_crash_at_every_event_is_survived(make_world: MakeWorld) -> None:
-    """A node that dies once at each event of a round takes part in it all the same, with one update and model."""
+    """A node that dies once at each event of a round takes part in it all the same, with one update."""
     world = make_world(nodes=2)
     world.begin_epoch()
     node = world.nodes[0]
@@ -229,8 +229,8 @@ def test_a_node_that_was_away_catches_up(make_world: MakeWorld) -> None:
     assert away.address in world.history().rounds[2].commitments
 
 
-def test_a_diverging_node_says_so_and_recovers(make_world: MakeWorld) -> None:
-    """When the others finalise another model, the node names both, sits out, and goes on with a copied model."""
+def test_a_diverging_node_says_so_and_sits_out(make_world: MakeWorld) -> None:
+    """When the others finalise another model, the node names both, looks once more, and sits out."""
     world = make_world(nodes=3)
     world.begin_epoch()
     *liars, honest = world.nodes
@@ -258,7 +258,7 @@ def test_a_diverging_node_says_so_and_recovers(make_world: MakeWorld) -> None:
 
 
 def test_a_new_member_brings_the_model(make_world: MakeWorld) -> None:
-    """A node admitted later has no key for old rounds; with a copied model it contributes under the next epoch."""
+    """A node admitted later has no key for old rounds; with a copied model it joins at the next epoch."""
     world = make_world(nodes=2)
     world.begin_epoch()
     model = world.play_round(1)
@@ -349,7 +349,7 @@ def test_another_policy_is_named(make_world: MakeWorld) -> None:
 
 
 def test_an_absent_aggregator_is_waited_for(make_world: MakeWorld) -> None:
-    """An upload that finds no aggregator fails by name after bounded attempts, and succeeds once it is back."""
+    """An upload that finds no aggregator fails after bounded attempts, and succeeds once it is back."""
     world = make_world(nodes=2)
     world.begin_epoch()
     world.open_round(1)
@@ -364,7 +364,7 @@ def test_an_absent_aggregator_is_waited_for(make_world: MakeWorld) -> None:
 
 
 def test_the_loop_outlives_the_outside_world(make_world: MakeWorld) -> None:
-    """Outages of the chain and the aggregator are logged and outlived, and the loop ends after its last round."""
+    """An outage of the chain is logged and outlived, and the loop ends after its last round."""
     world = make_world(nodes=2)
     world.begin_epoch()
     world.open_round(1)

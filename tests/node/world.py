@@ -46,7 +46,7 @@ from fedproof.wire import aggregation_pb2 as wire
 from fedproof.wire.aggregation_pb2_grpc import AggregationServicer, add_AggregationServicer_to_server
 from tests.chain import Federation, MemoryChain
 
-QUICK = Patience(attempts=3, first_pause_s=0.01, longest_pause_s=0.05, call_s=5.0, stream_s=20.0)
+QUICK = Patience(attempts=3, first_pause_s=0.1, longest_pause_s=0.2, call_s=5.0, stream_s=20.0)
 
 
 class Crash(BaseException):

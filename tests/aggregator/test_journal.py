@@ -1,0 +1,131 @@
+"""The journal: what it says survives, and it never says more than is on the disk."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from fedproof_aggregator.journal import CopiedChunk, Journal, UploadStanding
+
+from fedproof.digests import Address
+from fedproof.errors import ConfigurationError
+from tests.chain import make_digest
+
+CONTRACT = Address(b"\x01" * 20)
+NODE = Address(b"\x02" * 20)
+OTHER = Address(b"\x03" * 20)
+ROOT = make_digest("root")
+CHUNKS = [make_digest(f"chunk {i}") for i in range(3)]
+
+
+def open_journal(folder: Path, *, chain_id: int = 7, contract: Address = CONTRACT) -> Journal:
+    return Journal(folder / "deep" / "state.sqlite", chain_id=chain_id, contract=contract)
+
+
+def begin(journal: Journal) -> UploadStanding:
+    return journal.begin_upload(1, NODE, root=ROOT, chunk_digests=CHUNKS)
+
+
+def test_an_upload_is_remembered_chunk_by_chunk(tmp_path: Path) -> None:
+    """After each reopening, the standing is what was recorded last."""
+    journal = open_journal(tmp_path)
+    assert journal.find_upload(1, NODE, root=ROOT) is None
+    assert begin(journal) == UploadStanding(ROOT, chunks=3, received=0, reason=None, message="")
+    for index in range(3):
+        journal.close()
+        journal = open_journal(tmp_path)
+        assert begin(journal).received == index
+        journal.record_chunk(1, NODE, index=index)
+    standing = begin(journal)
+    assert standing.received == 3
+    assert standing.is_complete
+
+
+def test_a_late_stream_takes_nothing_back(tmp_path: Path) -> None:
+    """A chunk that a slower stream brings again does not lower the count."""
+    journal = open_journal(tmp_path)
+    begin(journal)
+    journal.record_chunk(1, NODE, index=2)
+    journal.record_chunk(1, NODE, index=0)
+    assert begin(journal).received == 3
+
+
+def test_a_chunk_of_another_update_is_found(tmp_path: Path) -> None:
+    """The copy names the first owner and is not recorded, not even in part."""
+    journal = open_journal(tmp_path)
+    begin(journal)
+    copied = [make_digest("own"), CHUNKS[1]]
+    with pytest.raises(CopiedChunk) as caught:
+        journal.begin_upload(2, OTHER, root=make_digest("copy"), chunk_digests=copied)
+    assert (caught.value.index, caught.value.round, caught.value.node) == (1, 1, NODE)
+    assert journal.find_upload(2, OTHER, root=make_digest("copy")) is None
+    journal.begin_upload(2, OTHER, root=make_digest("honest"), chunk_digests=copied[:1])
+
+
+def test_a_refusal_is_for_good(tmp_path: Path) -> None:
+    """The first reason stays, with or without a header before it, and the upload is never complete."""
+    journal = open_journal(tmp_path)
+    journal.record_refusal(1, OTHER, root=ROOT, reason=2, message="first")
+    journal.record_refusal(1, OTHER, root=ROOT, reason=3, message="second")
+    assert journal.find_upload(1, OTHER, root=ROOT) == UploadStanding(ROOT, 0, 0, 2, "first")
+    begin(journal)
+    journal.record_chunk(1, NODE, index=2)
+    journal.record_refusal(1, NODE, root=ROOT, reason=2, message="late")
+    standing = journal.find_upload(1, NODE, root=ROOT)
+    assert standing == UploadStanding(ROOT, 3, 3, 2, "late")
+    assert not standing.is_complete
+
+
+def test_a_commitment_that_the_chain_has_dropped_is_forgotten(tmp_path: Path) -> None:
+    """Under another root the upload begins anew, and its old chunks are free."""
+    journal = open_journal(tmp_path)
+    begin(journal)
+    journal.record_chunk(1, NODE, index=0)
+    root = make_digest("after a reorganisation")
+    assert journal.find_upload(1, NODE, root=root) is None
+    standing = journal.begin_upload(1, NODE, root=root, chunk_digests=CHUNKS[1:])
+    assert (standing.received, standing.chunks) == (0, 2)
+    journal.begin_upload(1, OTHER, root=make_digest("other"), chunk_digests=CHUNKS[:1])
+
+
+def test_streams_of_one_update_begin_it_once(tmp_path: Path) -> None:
+    """Threads that race for a header's record do not undo one another's chunks."""
+    journal = open_journal(tmp_path)
+
+    def bring(index: int) -> UploadStanding:
+        begin(journal)
+        journal.record_chunk(1, NODE, index=index)
+        return begin(journal)
+
+    with ThreadPoolExecutor(8) as pool:
+        standings = list(pool.map(bring, [0, 1, 2] * 8))
+    assert max(standing.received for standing in standings) == 3
+    assert begin(journal).received == 3
+
+
+def test_an_aggregate_is_remembered(tmp_path: Path) -> None:
+    """The sum's root survives a reopening."""
+    journal = open_journal(tmp_path)
+    assert journal.find_aggregate(1) is None
+    journal.record_aggregate(1, ROOT)
+    journal.close()
+    assert open_journal(tmp_path).find_aggregate(1) == ROOT
+
+
+@pytest.mark.parametrize("change", [{"chain_id": 8}, {"contract": OTHER}])
+def test_another_federations_journal_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    """A state folder serves one contract on one chain, and the message names both."""
+    open_journal(tmp_path).close()
+    with pytest.raises(ConfigurationError, match="expected the journal of contract 0x.* got that of 0x0101"):
+        open_journal(tmp_path, **change)  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
+    """Other bytes are refused by path, and stay as they are."""
+    path = tmp_path / "deep" / "state.sqlite"
+    path.parent.mkdir()
+    path.write_bytes(b"a letter to the operator, not a database" * 100)
+    with pytest.raises(ConfigurationError, match=r"state\.sqlite: expected an aggregator's journal"):
+        open_journal(tmp_path)
+    assert path.read_bytes().startswith(b"a letter")
