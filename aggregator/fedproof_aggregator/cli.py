@@ -15,10 +15,13 @@ from fedproof_aggregator.process import run_aggregator
 app = typer.Typer(
     help="Run the aggregator, which adds what it cannot read.",
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 
 
+# With a single command and no callback, Typer would leave the word `run` out.
 @app.callback()
 def _root() -> None:
     """Run the aggregator, which adds what it cannot read."""

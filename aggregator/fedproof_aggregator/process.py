@@ -81,7 +81,7 @@ def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: Fil
         try:
             daemon.run()
         finally:
-            server.stop(config.shutdown_grace_s)
+            server.stop(config.shutdown_grace_s, await_idle=service.await_idle)
             logger.info("stopped")
 
 

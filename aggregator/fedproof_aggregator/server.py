@@ -7,6 +7,7 @@ streams there can be is known beforehand, since the policy bounds the cohort.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ _OPTIONS = (
 )
 # The default inbound limit of 4 MiB stands: a header of 100,000 chunks, or a chunk of 1 MiB, is below it.
 
+_UNARY_GRACE_S = 0.2
 _SPARE_STREAMS = 16
 _MOST_STREAMS = 512
 
@@ -50,10 +52,19 @@ class RunningServer:
     _server: grpc.Server
     _health: health.HealthServicer
 
-    def stop(self, grace_s: float) -> None:
-        """Refuse new calls, give those under way the grace time, and return when all have ended."""
+    def stop(self, grace_s: float, *, await_idle: Callable[[float], None] | None = None) -> None:
+        """Refuse new calls, give those under way the grace time, and return when all have ended.
+
+        Args:
+            grace_s: how long they may take.
+            await_idle: returns when no stream is left, or after so many seconds. gRPC itself would wait for
+                every idle client to hang up.
+        """
         self._health.enter_graceful_shutdown()
-        self._server.stop(grace_s).wait()
+        self._server.stop(grace_s + _UNARY_GRACE_S)
+        if await_idle is not None:
+            await_idle(grace_s)
+        self._server.stop(_UNARY_GRACE_S).wait()
 
 
 def compute_stream_limit(max_contributors: int) -> int:

@@ -63,7 +63,7 @@ class AggregationService(AggregationServicer):
         self._logger = logger
         self._on_progress = on_progress
         self._streams: Counter[bytes] = Counter()
-        self._streams_lock = threading.Lock()
+        self._streams_changed = threading.Condition()
 
     def GetFederation(
         self, request: wire.GetFederationRequest, context: grpc.ServicerContext
@@ -165,6 +165,11 @@ class AggregationService(AggregationServicer):
                 raise not_found(f"{where}: not published, the round is in phase {record.phase.name}")
             yield from self._send(record.aggregate_root, request.chunks, where=where)
 
+    def await_idle(self, timeout_s: float) -> None:
+        """Return when no stream is left, or after the timeout."""
+        with self._streams_changed:
+            self._streams_changed.wait_for(lambda: not self._streams, timeout_s)
+
     def _receive(self, start: wire.UploadStart, rest: Iterable[wire.UploadRequest]) -> Incoming:
         incoming = self._intake.begin(start)
         was_complete = incoming.is_complete
@@ -228,7 +233,7 @@ class AggregationService(AggregationServicer):
     def _stream_slot(self, context: grpc.ServicerContext) -> Iterator[None]:
         """Count a stream against its client's certificate while it lasts."""
         client = b"".join(map(bytes, context.auth_context().get("x509_pem_cert", ())))
-        with self._streams_lock:
+        with self._streams_changed:
             if self._streams[client] >= STREAMS_PER_CLIENT:
                 raise Refused(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -238,10 +243,11 @@ class AggregationService(AggregationServicer):
         try:
             yield
         finally:
-            with self._streams_lock:
+            with self._streams_changed:
                 self._streams[client] -= 1
                 if not self._streams[client]:
                     del self._streams[client]
+                self._streams_changed.notify_all()
 
     @contextmanager
     def _translate(self, context: grpc.ServicerContext) -> Iterator[None]:

@@ -9,7 +9,6 @@ from fedproof.ledger.endpoint import Endpoint
 from fedproof.policy import Policy
 from fedproof_auditor.evidence import (
     Progress,
-    StoredEvidence,
     fetch_evidence,
     verify_pinned,
 )
@@ -18,6 +17,7 @@ from fedproof_auditor.pool import examine_in_processes
 from fedproof_auditor.report import Report
 from fedproof_auditor.run import Target
 from fedproof_auditor.selection import RoundSelection
+from fedproof_auditor.stored import StoredEvidence
 from fedproof_auditor.verify import Audit, verify
 
 

@@ -29,7 +29,7 @@ class AdoptedPolicy:
 
 
 class PolicyStore(Protocol):
-    """Where policies are read from: `fedproof_auditor.evidence.StoredEvidence`."""
+    """Where policies are read from: `fedproof_auditor.stored.StoredEvidence`."""
 
     def get_policy(self, digest: Digest) -> bytes:
         """Return the canonical bytes of the policy of that digest, or raise PeerError."""

@@ -14,7 +14,7 @@ from fedproof_auditor.findings import CheckFailed, Failure, Findings, require_eq
 
 
 class KeyStore(Protocol):
-    """Where wrapped keys and public keys are read from: `fedproof.store.ObjectStore`."""
+    """Where wrapped keys and public keys are read from: `fedproof_auditor.stored.StoredEvidence`."""
 
     def get_wrapped_keys(self, epoch: int) -> tuple[tuple[Address, bytes], ...]:
         """Return an epoch's wrapped keys by node, or raise PeerError."""

@@ -1,24 +1,20 @@
-"""Fetching what an audit needs from a chain and a store. Nothing is believed here; the checks come later."""
+"""Fetching what an audit needs from a chain. Nothing is believed here; the checks come later."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from eth_typing import BlockNumber, ChecksumAddress
 from web3.types import BlockIdentifier
 
 from fedproof.digests import Address, Digest, checksum_address
-from fedproof.errors import LedgerError, LedgerUnreachable, MissingObject
+from fedproof.errors import LedgerError, LedgerUnreachable
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.client import BlockRef, Ledger
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.events import Event
-from fedproof.store import ObjectStore
-from fedproof.wire.aggregation_pb2 import Header
 from fedproof_auditor.checks import verify_code
 from fedproof_auditor.findings import CheckFailed, Failure
 
@@ -137,67 +133,6 @@ def fetch_gas(endpoint: Endpoint, transaction_hash: Digest) -> int:
         "eth_getTransactionReceipt", lambda: eth.get_transaction_receipt(cast("Any", transaction_hash))
     )
     return int(receipt["gasUsed"])
-
-
-class StoredEvidence:
-    """A store that is only read. What cannot be read is missing, whatever the reason."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._store = ObjectStore(root)
-
-    def read_object(self, digest: Digest) -> bytes:
-        """Return what is stored under a leaf digest; whether it has that digest is for the caller to check.
-
-        Raises:
-            MissingObject: there is nothing.
-        """
-        with _readable(self.root):
-            return self._store.object_path(digest).read_bytes()
-
-    def get_header(self, root: Digest) -> Header:
-        """Return the header of that root.
-
-        Raises:
-            PeerError: it is missing, is no header, or has another root.
-        """
-        with _readable(self.root):
-            return self._store.get_header(root)
-
-    def get_wrapped_keys(self, epoch: int) -> tuple[tuple[Address, bytes], ...]:
-        """Return an epoch's wrapped keys by node; their root is not checked yet.
-
-        Raises:
-            PeerError: they are missing, or are no list of keys.
-        """
-        with _readable(self.root):
-            return self._store.get_wrapped_keys(epoch)
-
-    def get_public_key(self, digest: Digest) -> bytes:
-        """Return the public key of that digest.
-
-        Raises:
-            PeerError: it is missing or another one.
-        """
-        with _readable(self.root):
-            return self._store.get_public_key(digest)
-
-    def get_policy(self, digest: Digest) -> bytes:
-        """Return the canonical bytes of the policy of that digest.
-
-        Raises:
-            PeerError: it is missing or another one.
-        """
-        with _readable(self.root):
-            return self._store.get_policy(digest)
-
-
-@contextmanager
-def _readable(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise MissingObject(f"{error.filename or root}: cannot be read: {error.strerror}") from error
 
 
 def _fetch_head_model(endpoint: Endpoint, contract: Address, block: int) -> Digest:

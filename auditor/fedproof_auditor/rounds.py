@@ -28,7 +28,7 @@ Examine = Callable[[Iterable[ChunkTask]], Iterator[ChunkResult]]
 
 
 class ChunkStore(HeaderStore, Protocol):
-    """Where headers and chunks are read from: `fedproof_auditor.evidence.StoredEvidence`."""
+    """Where headers and chunks are read from: `fedproof_auditor.stored.StoredEvidence`."""
 
     def read_object(self, digest: Digest) -> bytes:
         """Return what is stored under a leaf digest, unverified, or raise MissingObject."""

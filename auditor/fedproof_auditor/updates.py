@@ -17,7 +17,7 @@ from fedproof_auditor.findings import CheckFailed, Failure, require_equal
 
 
 class HeaderStore(Protocol):
-    """Where headers are read from: `fedproof.store.ObjectStore`."""
+    """Where headers are read from: `fedproof_auditor.stored.StoredEvidence`."""
 
     def get_header(self, root: Digest) -> Header:
         """Return the header whose leaves have that root, or raise PeerError."""

@@ -6,13 +6,10 @@ ledger, and the published sums against sums recomputed from the stored ciphertex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Protocol
 
-from fedproof.codec import Codec
-from fedproof.codec.parameters import CodecParameters
 from fedproof.digests import Address
 from fedproof.policy import Policy
 from fedproof_auditor.checks import (
@@ -25,7 +22,6 @@ from fedproof_auditor.checks import (
     verify_seal,
 )
 from fedproof_auditor.chronicle import Chronicle
-from fedproof_auditor.chunks import ChunkResult, ChunkTask, examine_chunk
 from fedproof_auditor.documents import AdoptedPolicy, PolicyStore, verify_documents
 from fedproof_auditor.epochs import KeyStore, verify_epochs
 from fedproof_auditor.evidence import LedgerEvidence, Progress
@@ -36,7 +32,7 @@ from fedproof_auditor.updates import RoundFacts
 
 
 class Store(KeyStore, PolicyStore, ChunkStore, Protocol):
-    """What an aggregator has stored: `fedproof_auditor.evidence.StoredEvidence`."""
+    """What an aggregator has stored: `fedproof_auditor.stored.StoredEvidence`."""
 
 
 @dataclass(slots=True)
@@ -128,22 +124,6 @@ def verify(
     with findings.collect():
         verify_head_model(audit.chronicle, evidence.head_model)
     return audit
-
-
-def examine_serially(store: Store) -> Examine:
-    """Return what does chunk tasks one after the other, in this process."""
-
-    def examine(tasks: Iterable[ChunkTask]) -> Iterator[ChunkResult]:
-        for task in tasks:
-            yield examine_chunk(task, make_codec(task.parameters), store.read_object)
-
-    return examine
-
-
-@lru_cache(maxsize=8)
-def make_codec(parameters: CodecParameters) -> Codec:
-    """Return the codec of some parameters; a federation has as many as it had policies."""
-    return Codec(parameters)
 
 
 def _verify_events(evidence: LedgerEvidence) -> None:

@@ -133,7 +133,8 @@ class AggregationServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadUpdate(self, request, context):
-        """First the header, then the asked-for chunks in the order asked for (all, when none is named).
+        """First the header, then the asked-for chunks in the order asked for (all, when none is named). An update is
+        given once its round is no longer open, so that nobody can commit to a copy of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

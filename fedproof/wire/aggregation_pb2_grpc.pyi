@@ -47,7 +47,9 @@ class AggregationStub:
     Upload: _grpc.StreamUnaryMultiCallable[_aggregation_pb2.UploadRequest, _aggregation_pb2.UploadResponse]
     """First the header, then chunks in index order, beginning at GetUploadResponse.next_chunk."""
     DownloadUpdate: _grpc.UnaryStreamMultiCallable[_aggregation_pb2.DownloadUpdateRequest, _aggregation_pb2.DownloadResponse]
-    """First the header, then the asked-for chunks in the order asked for (all, when none is named)."""
+    """First the header, then the asked-for chunks in the order asked for (all, when none is named). An update is
+    given once its round is no longer open, so that nobody can commit to a copy of it.
+    """
     DownloadAggregate: _grpc.UnaryStreamMultiCallable[_aggregation_pb2.DownloadAggregateRequest, _aggregation_pb2.DownloadResponse]
 
 @_typing.type_check_only
@@ -67,7 +69,9 @@ class AggregationAsyncStub(AggregationStub):
     Upload: _aio.StreamUnaryMultiCallable[_aggregation_pb2.UploadRequest, _aggregation_pb2.UploadResponse]  # type: ignore[assignment]
     """First the header, then chunks in index order, beginning at GetUploadResponse.next_chunk."""
     DownloadUpdate: _aio.UnaryStreamMultiCallable[_aggregation_pb2.DownloadUpdateRequest, _aggregation_pb2.DownloadResponse]  # type: ignore[assignment]
-    """First the header, then the asked-for chunks in the order asked for (all, when none is named)."""
+    """First the header, then the asked-for chunks in the order asked for (all, when none is named). An update is
+    given once its round is no longer open, so that nobody can commit to a copy of it.
+    """
     DownloadAggregate: _aio.UnaryStreamMultiCallable[_aggregation_pb2.DownloadAggregateRequest, _aggregation_pb2.DownloadResponse]  # type: ignore[assignment]
 
 class AggregationServicer(metaclass=_abc_1.ABCMeta):
@@ -132,7 +136,9 @@ class AggregationServicer(metaclass=_abc_1.ABCMeta):
         request: _aggregation_pb2.DownloadUpdateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_aggregation_pb2.DownloadResponse], _abc.AsyncIterator[_aggregation_pb2.DownloadResponse]]:
-        """First the header, then the asked-for chunks in the order asked for (all, when none is named)."""
+        """First the header, then the asked-for chunks in the order asked for (all, when none is named). An update is
+        given once its round is no longer open, so that nobody can commit to a copy of it.
+        """
 
     @_abc_1.abstractmethod
     def DownloadAggregate(

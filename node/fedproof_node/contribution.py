@@ -72,8 +72,7 @@ class Contributor:
     def prepare(self, record: RoundRecord, history: History) -> None:
         """Train on the round's base model and put the encrypted update into the spool.
 
-        A crash anywhere before the journal's entry costs the work and nothing else: nothing has left the
-        node.
+        A crash before the journal's entry costs the work and nothing else: nothing has left the node.
         """
         number = record.number
         try:
@@ -91,8 +90,7 @@ class Contributor:
         except PeerError as error:
             raise UpdateRefused(f"the encrypted update is damaged on this node's disk: {error}") from error
         self._commit_root(record, root, examples=entry.examples)
-        # A crash before this line: the restart finds the commitment on the ledger, equal to the journal's
-        # root.
+        # A crash before this line: the restart finds the commitment on the ledger, of the journal's root.
         self._journal.advance(record.number, Stage.COMMITTED)
 
     def upload(self, record: RoundRecord) -> None:
@@ -149,8 +147,7 @@ class Contributor:
         if node in record.commitments:
             raise UpdateRefused(
                 f"the ledger holds a commitment of this node, {record.commitments[node].update_root.hex()}, "
-                "that "
-                "its journal does not know: another daemon or an earlier state folder made it"
+                "that its journal does not know: another daemon or an earlier state folder made it"
             )
         self._check_deadline(record)
         facts = self._membership.facts(record, history)
@@ -188,10 +185,8 @@ class Contributor:
         except MissingObject as error:
             raise UpdateRefused(
                 f"this node does not have the base model {record.base_model.hex()}: it could not follow an "
-                "earlier "
-                f"round. Another participant's copy, put at {self._models.path(record.base_model)}, is "
-                "checked "
-                "against that digest and used"
+                f"earlier round. Another participant's copy, put at {self._models.path(record.base_model)}, "
+                "is checked against that digest and used"
             ) from error
 
     def _commit_root(self, record: RoundRecord, root: Digest, *, examples: int) -> None:
@@ -217,9 +212,8 @@ class Contributor:
         time_now = self._ledger.latest_block().timestamp
         if time_now > record.deadline:
             raise UpdateRefused(
-                f"round {record.number}: the deadline for commitments, {record.deadline}, has passed: the "
-                "newest "
-                f"block's time is {time_now}"
+                f"round {record.number}: the deadline for commitments, {record.deadline}, has passed: "
+                f"the newest block's time is {time_now}"
             )
 
     def _make_progress(self, number: int) -> Callable[[int, int], None]:
@@ -248,8 +242,7 @@ def _check_commitment(number: int, *, expected: Digest, came: Digest) -> None:
     if came != expected:
         raise UpdateRefused(
             f"round {number}: expected this node's commitment to be {expected.hex()}, the ledger holds "
-            f"{came.hex()}: "
-            "another daemon signs with the same key"
+            f"{came.hex()}: another daemon signs with the same key"
         )
 
 

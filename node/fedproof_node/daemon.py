@@ -31,6 +31,7 @@ from fedproof_node.progress import Step, next_step
 from fedproof_node.watch import LedgerWatch
 
 _LONGEST_PAUSE_S = 30.0
+_MOST_DOUBLINGS = 16
 _NOT_IN_COHORT = "this node was not admitted when the round was opened"
 
 # What `resumed` and the phase after an act say, in the words of the log's readers.
@@ -103,10 +104,9 @@ class Daemon:
                 has_acted = self.turn()
                 failures = 0
             except (NetworkError, LedgerError) as error:
-                # The outside world failed, after its own retries. What was journalled stands; try again
-                # later.
+                # The outside world failed, after its own retries. What was journalled stands.
                 self._log.error("error", message=str(error))
-                failures += 1
+                failures = min(failures + 1, _MOST_DOUBLINGS)
                 time.sleep(min(_LONGEST_PAUSE_S, poll_interval_s * 2**failures))
                 continue
             if until_round is not None and self._is_over(until_round):
@@ -208,7 +208,7 @@ class Daemon:
         # A crash among these lines repeats them, to the same end.
         self._parts.contributor.clean(record)
         self._parts.concluder.clean(record)
-        self._prune(history)
+        self._prune(record, history)
         self._journal.advance(number, Stage.FINISHED)
         self._log.info("phase", round=number, phase="done")
 
@@ -241,9 +241,11 @@ class Daemon:
     def _holds_result(self, record: RoundRecord) -> bool:
         return record.result is not None and self._parts.models.holds(record.result)
 
-    def _prune(self, history: History) -> None:
-        """Remove the models of old rounds."""
-        finalised = [record.result for record in history.rounds.values() if record.result is not None]
+    def _prune(self, record: RoundRecord, history: History) -> None:
+        """Remove the models of rounds long before this one. Those after it are what a node catches up to."""
+        results = [(number, other.result) for number, other in history.rounds.items() if other.result]
+        before = [result for number, result in results if number <= record.number]
+        after = [result for number, result in results if number > record.number]
         applied = [entry.model for entry in self._journal.unfinished() if entry.model is not None]
-        keep = {*finalised[-self._parts.keep_models :], *applied, history.head_model, self._parts.genesis}
+        keep = {*before[-self._parts.keep_models :], *after, *applied, self._parts.genesis}
         self._parts.models.prune(keep)

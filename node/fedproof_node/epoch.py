@@ -66,7 +66,8 @@ class KeyRing:
             if epoch.key_maker == self._membership.node and epoch.number not in self._relayed:
                 self._hand_over(epoch)
                 return True
-            return self._join(epoch, history)
+            if self._join(epoch, history):
+                return True
         return history.key_maker == self._membership.node and self._publish(history)
 
     def open(self, number: int, history: History) -> SecretKey:
@@ -166,8 +167,7 @@ class KeyRing:
             self._log.error(
                 "error",
                 message=f"epoch {record.number}: this node published root {record.wrapped_keys_root.hex()}, "
-                "but "
-                "its journal holds no such package; the admin has to request another epoch",
+                "but its journal holds no such package; the admin has to request another epoch",
             )
         else:
             self._relay.put_wrapped_keys(PutWrappedKeysRequest.FromString(package))

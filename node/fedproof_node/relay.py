@@ -1,5 +1,4 @@
-"""What a node asks of the aggregator, over gRPC with TLS. Everything that comes back is checked by the
-caller.
+"""What a node asks of the aggregator, over gRPC with TLS. Whatever comes back, the caller checks it.
 
 Calls that find no one, or are cut short, are made again with growing pauses, and each failure that is final
 names the target, the call and the number of attempts. An upload goes on at the first chunk that the
@@ -8,10 +7,8 @@ aggregator misses, a download at the first that the spool misses, and progress r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -19,28 +16,15 @@ import grpc
 
 from fedproof.config import TlsConfig
 from fedproof.digests import Address, Digest
-from fedproof.errors import FedproofError, MalformedMessage, MissingObject, NetworkError, PeerError
+from fedproof.errors import FedproofError, MalformedMessage, NetworkError, PeerError
 from fedproof.files import read_whole
 from fedproof.wire import aggregation_pb2 as wire
 from fedproof.wire.aggregation_pb2_grpc import AggregationStub
+from fedproof_node.patience import Patience, translate_error
 from fedproof_node.spool import EncryptedUpdate, Spool
 from fedproof_node.verification import verify_chunk
 
 Result = TypeVar("Result")
-
-# The same request may succeed later.
-_PASSING = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.INTERNAL,
-        # The ledger does not back the request: the aggregator's view of it may be behind ours.
-        grpc.StatusCode.FAILED_PRECONDITION,
-    }
-)
 
 
 class _Stream(Protocol):
@@ -49,29 +33,6 @@ class _Stream(Protocol):
     def __iter__(self) -> Iterator[wire.DownloadResponse]: ...
 
     def cancel(self) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a call is tried.
-
-    Attributes:
-        attempts: calls in a row without progress.
-        first_pause_s: pause after the first failure; it doubles from one failure to the next.
-        longest_pause_s: where the doubling stops.
-        call_s: time limit of one unary call.
-        stream_s: time limit of one stream; a stream that it cuts goes on where it was.
-    """
-
-    attempts: int = 8
-    first_pause_s: float = 0.2
-    longest_pause_s: float = 5.0
-    call_s: float = 20.0
-    stream_s: float = 900.0
-
-    def pause_s(self, failures: int) -> float:
-        """Return the pause after so many failures in a row."""
-        return float(min(self.longest_pause_s, self.first_pause_s * 2 ** (failures - 1)))
 
 
 class Relay:
@@ -178,7 +139,7 @@ class Relay:
                 self._send(update, held, round_number=round_number, node=node, on_progress=on_progress)
             except NetworkError as error:
                 failures += 1
-                self._pause(failures, "Upload", error)
+                self._patience.pause(failures, "Upload", error)
                 continue
             return total
 
@@ -213,12 +174,13 @@ class Relay:
         except grpc.RpcError as error:
             if own_faults:
                 raise own_faults[0] from error
-            raise self._translate(error, f"Upload (round {round_number}, from chunk {first})") from error
+            raise translate_error(
+                error, self.target, f"Upload (round {round_number}, from chunk {first})"
+            ) from error
         if answer.update_root != update.root:
             raise PeerError(
                 f"{self.target}: round {round_number}: Upload: expected the receipt of root "
-                f"{update.root.hex()}, "
-                f"got {answer.update_root.hex()}"
+                f"{update.root.hex()}, got {answer.update_root.hex()}"
             )
 
     def fetch_aggregate_header(self, round_number: int) -> wire.Header:
@@ -232,7 +194,7 @@ class Relay:
             with closing(self._aggregate_stream(round_number, (0,))) as parts:
                 return _take_header(parts, f"{self.target}: DownloadAggregate")
 
-        return self._retry(fetch, f"DownloadAggregate (round {round_number})")
+        return self._patience.retry(fetch, f"DownloadAggregate (round {round_number})")
 
     def fetch_aggregate(self, round_number: int, *, leaves: Sequence[Digest], spool: Spool) -> None:
         """Bring every chunk of a round's sum into the spool, except those that are there already.
@@ -261,7 +223,7 @@ class Relay:
                         missing.remove(index)
             except NetworkError as error:
                 failures = 1 if len(missing) < before else failures + 1
-                self._pause(failures, what, error)
+                self._patience.pause(failures, what, error)
 
     def fetch_update_chunk(
         self, round_number: int, node: Address, *, chunk: int
@@ -281,7 +243,7 @@ class Relay:
                 ((_, data),) = _take_chunks(parts, [chunk], f"{self.target}: {what}")
                 return header, data
 
-        return self._retry(fetch, what)
+        return self._patience.retry(fetch, what)
 
     def _aggregate_stream(
         self, round_number: int, chunks: Sequence[int]
@@ -294,7 +256,7 @@ class Relay:
         try:
             yield from stream
         except grpc.RpcError as error:
-            raise self._translate(error, what) from error
+            raise translate_error(error, self.target, what) from error
         finally:
             stream.cancel()
 
@@ -303,32 +265,9 @@ class Relay:
             try:
                 return method(request, timeout=self._patience.call_s)
             except grpc.RpcError as error:
-                raise self._translate(error, what) from error
+                raise translate_error(error, self.target, what) from error
 
-        return self._retry(call, what)
-
-    def _retry(self, call: Callable[[], Result], what: str) -> Result:
-        failures = 0
-        while True:
-            try:
-                return call()
-            except NetworkError as error:
-                failures += 1
-                self._pause(failures, what, error)
-
-    def _pause(self, failures: int, what: str, error: NetworkError) -> None:
-        if failures >= self._patience.attempts:
-            raise NetworkError(f"{what}: given up after {failures} attempts; the last: {error}") from error
-        time.sleep(self._patience.pause_s(failures))
-
-    def _translate(self, error: grpc.RpcError, what: str) -> FedproofError:
-        if not isinstance(error, grpc.Call):
-            return NetworkError(f"aggregator {self.target}: {what}: {error}")
-        code, details = error.code(), error.details()
-        message = f"aggregator {self.target}: {what}: {code.name}: {details}"
-        if code in _PASSING:
-            return NetworkError(message)
-        return MissingObject(message) if code is grpc.StatusCode.NOT_FOUND else PeerError(message)
+        return self._patience.retry(call, what)
 
 
 def _take_header(parts: Iterator[wire.DownloadResponse], what: str) -> wire.Header:

@@ -26,7 +26,8 @@ from fedproof_node.epoch import KeyRing
 from fedproof_node.journal import Journal
 from fedproof_node.membership import Membership
 from fedproof_node.models import ModelShelf
-from fedproof_node.relay import Patience, Relay
+from fedproof_node.patience import Patience
+from fedproof_node.relay import Relay
 from fedproof_node.startup import (
     await_admission,
     lock_state,

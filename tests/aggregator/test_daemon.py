@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -186,16 +187,20 @@ def test_no_quorum_fails_the_round(world: World) -> None:
 @pytest.mark.parametrize("moment", range(6))
 def test_a_restart_at_any_point_changes_nothing(ready: World, moment: int) -> None:
     """Whatever was done before the restart is not done again, and the round ends the same."""
-    steps: list[Any] = [
-        ready.daemon.step,
+
+    def step() -> bool:
+        return ready.daemon.step()
+
+    steps: list[Callable[[], object]] = [
+        step,
         lambda: ready.deliver(0, 1, 2),
-        lambda: ready.daemon.step(),
-        lambda: ready.daemon.step(),
+        step,
+        step,
         lambda: ready.attest(0, 1, 2),
-        lambda: ready.daemon.step(),
+        step,
     ]
-    for number, step in enumerate(steps):
-        step()
+    for number, take in enumerate(steps):
+        take()
         if number == moment:
             ready.restart()
     assert phase(ready) is Phase.FINALISED

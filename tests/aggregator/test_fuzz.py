@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from fedproof_aggregator.refusal import Refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,10 +14,10 @@ from fedproof.errors import MalformedMessage
 from fedproof.ledger.history import Commitment
 from fedproof.manifest import compute_header_root
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import World
+from tests.aggregator.world import Update, World
 
 FUZZED = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     # Each example commits to another root, so what the last one left behind does not matter to it.
@@ -24,6 +25,17 @@ FUZZED = settings(
 )
 DIGESTS = st.lists(st.binary(min_size=32, max_size=32).map(Digest), max_size=5)
 FIELDS = st.lists(st.one_of(st.binary(max_size=40), st.integers(0, 2**64 - 1)), max_size=12)
+
+
+@pytest.fixture
+def committed(world: World) -> Update:
+    """An update of the first node's, for the tests to bring."""
+    return world.make_update(0)
+
+
+@pytest.fixture(autouse=True)
+def _read(world: World) -> None:
+    world.view.refresh()
 
 
 def commit_to(world: World, root: Digest) -> None:
@@ -47,7 +59,6 @@ def is_refused(world: World, start: wire.UploadStart) -> bool:
 )
 def test_a_header_of_any_bytes_is_refused(world: World, manifest: bytes, digests: list[Digest]) -> None:
     """Committed or not, bytes that are no manifest of this federation end in a refusal."""
-    world.view.refresh()
     header = wire.Header(manifest=manifest, chunk_digests=digests)
     start = wire.UploadStart(round=1, node=world.node(0).address, header=header)
     commit_to(world, Digest(bytes(32)))
@@ -58,10 +69,11 @@ def test_a_header_of_any_bytes_is_refused(world: World, manifest: bytes, digests
 
 @FUZZED
 @given(data=st.data())
-def test_a_true_header_with_changed_bytes_is_refused(world: World, data: st.DataObject) -> None:
+def test_a_true_header_with_changed_bytes_is_refused(
+    world: World, committed: Update, data: st.DataObject
+) -> None:
     """A cut, an insertion or a flipped byte anywhere in a true manifest is refused, although committed."""
-    world.view.refresh()
-    update = world.make_update(0)
+    update = committed
     raw = bytearray(update.raw_manifest)
     position = data.draw(st.integers(0, len(raw) - 1))
     kind = data.draw(st.sampled_from(["cut", "insert", "flip"]))
@@ -92,10 +104,9 @@ def test_a_start_of_any_bytes_is_refused(world: World, raw: bytes) -> None:
 
 @FUZZED
 @given(index=st.integers(0, 2**32 - 1), data=st.binary(max_size=200))
-def test_a_chunk_of_any_bytes_is_refused(world: World, index: int, data: bytes) -> None:
+def test_a_chunk_of_any_bytes_is_refused(world: World, committed: Update, index: int, data: bytes) -> None:
     """Nothing that was not committed is stored, whatever its index and length."""
-    world.view.refresh()
-    update = world.make_update(0)
+    update = committed
     commit_to(world, update.root)
     incoming = world.intake.begin(wire.UploadStart(round=1, node=world.node(0).address, header=update.header))
     try:

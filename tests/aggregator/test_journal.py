@@ -117,7 +117,7 @@ def test_an_aggregate_is_remembered(tmp_path: Path) -> None:
 def test_another_federations_journal_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     """A state folder serves one contract on one chain, and the message names both."""
     open_journal(tmp_path).close()
-    with pytest.raises(ConfigurationError, match="expected the journal of contract 0x.* got that of 0x0101"):
+    with pytest.raises(ConfigurationError, match=r"expected the journal of contract 0x.* got that of 0x0101"):
         open_journal(tmp_path, **change)  # type: ignore[arg-type]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,3 +141,49 @@ def test_a_pem_file_that_is_none_is_named(fresh: World, tmp_path: Path, key: str
     path.write_bytes(b"not PEM")
     with pytest.raises(ConfigurationError, match=r"file.pem: expected .*PEM.* got other bytes"):
         start_server(fresh.service, "localhost:0", tls=changed, max_streams=2)
+
+
+def test_a_stream_under_way_is_let_finish_and_an_idle_client_is_not_waited_for(world: World) -> None:
+    """On shutdown an upload that ends within the grace is taken, and nothing waits once no stream is left."""
+    update = world.committed_update(0)
+    shutting_down = threading.Event()
+
+    def parts() -> Iterator[wire.UploadRequest]:
+        start = wire.UploadStart(round=1, node=world.node(0).address, header=update.header)
+        yield wire.UploadRequest(start=start)
+        shutting_down.wait()
+        for index, data in enumerate(update.chunks):
+            yield wire.UploadRequest(chunk=wire.Chunk(index=index, data=data))
+
+    call = world.stub(0).Upload.future(parts())
+    world.standing(1)
+    while not world.of_kind("upload_started"):
+        world.standing(0)
+    stopping = threading.Thread(target=world.stop_server, args=(60.0,))
+    started = time.monotonic()
+    stopping.start()
+    shutting_down.set()
+    assert call.result().chunks == 3
+    stopping.join(30)
+    assert not stopping.is_alive()
+    assert time.monotonic() - started < 30
+
+
+def test_a_stream_that_does_not_end_is_cut_after_the_grace(world: World) -> None:
+    """A node that only holds its stream open does not keep the aggregator from ending."""
+    update = world.committed_update(0)
+    release = threading.Event()
+
+    def parts() -> Iterator[wire.UploadRequest]:
+        start = wire.UploadStart(round=1, node=world.node(0).address, header=update.header)
+        yield wire.UploadRequest(start=start)
+        release.wait()
+
+    call = world.stub(0).Upload.future(parts())
+    while not world.of_kind("upload_started"):
+        world.standing(1)
+    world.stop_server(0.1)
+    with pytest.raises(grpc.RpcError):
+        call.result()
+    release.set()
+    assert world.of_kind("upload_refused") == []

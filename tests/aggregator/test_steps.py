@@ -78,7 +78,7 @@ def test_before_the_deadline_an_incomplete_cohort_waits(standings: tuple[UploadS
 
 
 def test_after_the_deadline_the_whole_are_sealed_and_the_others_excluded() -> None:
-    """Each committed node that does not count is excluded for its reason; one that never committed is not named."""
+    """Each committed node that does not count is excluded for its reason; no other node is named."""
     assert seal(WHOLE, REFUSED, WHOLE, None, cohort=4, overdue=1) == Seal(
         (NODES[0], NODES[2]),
         ((NODES[1], ExclusionReason.MALFORMED), (NODES[3], ExclusionReason.NOT_UPLOADED)),

@@ -216,10 +216,14 @@ class World:
         for channel in self._channels:
             channel.close()
         self._channels.clear()
-        if self._server is not None:
-            self._server.stop(0)
-            self._server = None
+        self.stop_server(0)
         self.journal.close()
+
+    def stop_server(self, grace_s: float) -> None:
+        """End the server, if it was started."""
+        if self._server is not None:
+            self._server.stop(grace_s, await_idle=self.service.await_idle)
+            self._server = None
 
     @property
     def address(self) -> str:
@@ -341,9 +345,11 @@ def wrapped_keys(federation: Federation) -> list[tuple[Address, bytes]]:
 
 
 def deploy_federation() -> tuple[Federation, Link]:
-    """Return a federation with the policy adopted and its first epoch published, and the line to its chain."""
-    federation = Federation(MemoryChain())
-    link = Link(federation.chain)
+    """Return a federation with its policy and first epoch, and the line to its chain."""
+    chain = MemoryChain()
+    # Before the first request: web3 keeps hold of what it has called once.
+    link = Link(chain)
+    federation = Federation(chain)
     for index, node in enumerate(federation.nodes[:3]):
         digest = wrapping_key().digest if index == 0 else make_digest(f"wrapping {index}")
         node.register(digest, make_digest(f"certificate {index}"))

@@ -1,4 +1,4 @@
-"""A federation that really happened: a chain, a contract, three nodes' encrypted updates, their sums, in a folder.
+"""A federation that really happened: a chain, a contract, three nodes' updates and their sums, in a folder.
 
 Four rounds: two in which all nodes contribute, one that leaves a node out that never uploaded, and one that
 failed. Nobody trains: an update is random numbers, which is all that an auditor ever sees of one.
@@ -9,12 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from fedproof_auditor.checks import compute_history_hash
+from fedproof_auditor.evidence import LedgerEvidence, fetch_evidence
+from fedproof_auditor.findings import Failure
+from fedproof_auditor.pool import examine_serially
+from fedproof_auditor.stored import StoredEvidence
+from fedproof_auditor.verify import Audit, verify
 from web3.types import RPCEndpoint
 
 from fedproof.codec import Codec, SecretKey
@@ -26,11 +34,18 @@ from fedproof.keys.wrapping import WrappingKey, wrap, wrapped_keys_root, wrappin
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.deploy import deploy_through
 from fedproof.ledger.endpoint import Endpoint
-from fedproof.ledger.events import ExclusionReason, FailureReason
+from fedproof.ledger.events import (
+    AggregatePublished,
+    Event,
+    ExclusionReason,
+    FailureReason,
+    UpdateCommitted,
+)
 from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest
 from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
 from fedproof.store import ObjectStore
-from fedproof_auditor.evidence import LedgerEvidence, fetch_evidence
+
+E = TypeVar("E", bound=Event)
 
 NAMES = ("hospital-a", "hospital-b", "hospital-c")
 PARAMETERS = 70_000  # two chunks at 24 bits: one of 16 frames, one of 2
@@ -78,7 +93,7 @@ class World:
     """
 
     folder: Path
-    rpc_url: str
+    endpoint: Endpoint
     policy: Policy
     nodes: tuple[Address, ...]
     evidence: LedgerEvidence
@@ -93,22 +108,79 @@ class World:
         """What people call the nodes."""
         return dict(zip(self.nodes, NAMES, strict=True))
 
-    def root(self, number: int, node: int) -> Digest:
-        """Return what a node committed to in a round."""
+    def find(self, kind: type[E], **attributes: object) -> E:
+        """Return the first event of a kind with these attributes."""
         return next(
-            event.update_root  # type: ignore[attr-defined]
+            event
             for event in self.evidence.events
-            if type(event).__name__ == "UpdateCommitted"
-            and (event.round, event.node) == (number, self.nodes[node])  # type: ignore[attr-defined]
+            if isinstance(event, kind)
+            and all(getattr(event, name) == value for name, value in attributes.items())
         )
 
-    def aggregate_root(self, number: int) -> Digest:
-        """Return the published root of a round's sum."""
-        return next(
-            event.aggregate_root  # type: ignore[attr-defined]
-            for event in self.evidence.events
-            if type(event).__name__ == "AggregatePublished" and event.round == number  # type: ignore[attr-defined]
+    def commitment(self, number: int, node: int) -> UpdateCommitted:
+        """Return what a node, by its index, committed to in a round."""
+        return self.find(UpdateCommitted, round=number, node=self.nodes[node])
+
+    def leaves(self, number: int, node: int) -> list[Digest]:
+        """Return the leaf digests of an update's chunks."""
+        header = ObjectStore(self.store).get_header(self.commitment(number, node).update_root)
+        return [Digest(raw) for raw in header.chunk_digests]
+
+    def sum_leaves(self, number: int) -> list[Digest]:
+        """Return the leaf digests of a sum's chunks."""
+        published = self.find(AggregatePublished, round=number)
+        header = ObjectStore(self.store).get_header(published.aggregate_root)
+        return [Digest(raw) for raw in header.chunk_digests]
+
+    def swap(self, old: Event, *new: Event) -> tuple[Event, ...]:
+        """Return all events, with others in the place of one."""
+        events = list(self.evidence.events)
+        index = events.index(old)
+        events[index : index + 1] = new
+        return tuple(events)
+
+    def change(self, event: Event, **changes: object) -> tuple[Event, ...]:
+        """Return all events, with one of them changed."""
+        return self.swap(event, replace(event, **changes))  # type: ignore[arg-type]
+
+    def audit(
+        self,
+        store: Path | None = None,
+        *,
+        events: tuple[Event, ...] | None = None,
+        policies: Sequence[Policy] | None = None,
+        is_selected: Callable[[int], bool] = lambda _number: True,
+        **changes: object,
+    ) -> Audit:
+        """Audit the federation, with some of its evidence exchanged.
+
+        Events come with the history hash that a chain would have if they were true, unless one is given: such
+        a chain lies consistently, and only the later checks can tell.
+        """
+        if events is not None:
+            changes = {"events": events, "history_hash": compute_history_hash(events), **changes}
+        stored = StoredEvidence(store or self.store)
+        given = [self.policy] if policies is None else policies
+        return verify(
+            replace(self.evidence, **changes),  # type: ignore[arg-type]
+            stored,
+            {f"policy {i}": policy for i, policy in enumerate(given)},
+            is_selected=is_selected,
+            examine=examine_serially(stored),
+            progress=lambda _what, _done, _total: None,
         )
+
+
+def checks_of(audit: Audit) -> set[int]:
+    """Return the numbers of the checks that failed."""
+    return {failure.check for failure in audit.findings.failures}
+
+
+def first_of(audit: Audit) -> Failure:
+    """Return the failure that is named first."""
+    first = audit.findings.first()
+    assert first is not None, "the audit found nothing"
+    return first
 
 
 class Builder:
@@ -122,7 +194,9 @@ class Builder:
         self.key: SecretKey = self.codec.generate_secret_key()
         self.rng = np.random.default_rng(11)
         self.store = ObjectStore(folder / "aggregator" / "store")
-        self.accounts = sorted(map(make_account, NAMES), key=lambda account: bytes.fromhex(account.address[2:]))
+        self.accounts = sorted(
+            map(make_account, NAMES), key=lambda account: bytes.fromhex(account.address[2:])
+        )
         self.nodes = tuple(as_address(account.address, "node") for account in self.accounts)
         genesis = Genesis(chain_id=31337, timestamp=int(time.time()) - 10_000)
         self.journal = Journal(folder / "chain", default=genesis)
@@ -160,7 +234,7 @@ class Builder:
             self.endpoint, self.contract, at_block=None, from_block=0, progress=lambda *_: None
         )
         self.write_run()
-        return World(self.folder, self.server.url, self.policy, self.nodes, evidence)
+        return World(self.folder, self.endpoint, self.policy, self.nodes, evidence)
 
     def connect(self, account: LocalAccount) -> Ledger:
         """Return the ledger as an account sees it."""
@@ -232,7 +306,7 @@ class Builder:
         return Contribution(self.nodes[node], root, examples), chunks
 
     def run_round(self, number: int, *, left_out: int | None = None) -> None:
-        """Take a round to its end; the node that is left out commits, but never uploads, and attests all the same."""
+        """Take a round to its end; the node that is left out commits, never uploads, and attests."""
         self.aggregator.open_round(number)
         updates = [self.commit(number, node, is_uploaded=node != left_out) for node in range(3)]
         counted = [update for node, update in enumerate(updates) if node != left_out]

@@ -113,6 +113,24 @@ def test_seal_refuses_a_node_in_both_lists(opened: Federation, both: int) -> Non
         opened.aggregator.seal(1, nodes, [(nodes[both], ExclusionReason.MALFORMED)])
 
 
+@pytest.mark.parametrize(
+    ("contributors", "excluded", "both"),
+    [((1, 2), (0, 1), 1), ((1, 2), (0, 2), 2), ((0, 1), (1, 2), 1), ((0, 2), (1, 2), 2)],
+)
+def test_seal_refuses_a_node_in_lists_that_interleave(
+    opened: Federation, contributors: tuple[int, int], excluded: tuple[int, int], both: int
+) -> None:
+    """Nobody hides behind a smaller or larger neighbour."""
+    nodes = opened.commit(0, 1, 2)
+    opened.pass_deadline()
+    with refuses("ContributorExcluded", round=1, node=nodes[both]):
+        opened.aggregator.seal(
+            1,
+            [nodes[index] for index in contributors],
+            [(nodes[index], ExclusionReason.MALFORMED) for index in excluded],
+        )
+
+
 def test_seal_refuses_reasons_that_do_not_match(opened: Federation) -> None:
     """Each excluded node has one reason."""
     opened.commit(0, 1, 2)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from fedproof_node.relay import Patience, Relay
+from fedproof_node.patience import Patience
+from fedproof_node.relay import Relay
 from fedproof_node.spool import EncryptedUpdate, Spool, spool_update
 
 from fedproof.digests import Address, Digest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,14 +139,14 @@ def test_applied_node_waits_and_says_so(make_world: Callable[..., World]) -> Non
     node = Node(world, 2)
     node.ledger.register(node.wrapping_key.digest, Digest(b"\x0c" * 32))
     log = Recorder()
-    said = threading.Event()
-    log.crash_at = lambda entry: said.set() or False  # type: ignore[func-returns-value]
-    waiter = threading.Thread(target=admission, args=(world, node, log))
-    waiter.start()
-    assert said.wait(10)
-    world.admin.admit(node.address)
-    waiter.join(10)
-    assert not waiter.is_alive()
+
+    def admit_when_it_waits(entry: dict[str, Any]) -> bool:
+        if entry["event"] == "waiting":
+            world.admin.admit(node.address)
+        return False
+
+    log.crash_at = admit_when_it_waits
+    admission(world, node, log)
     waiting, admitted = log.events
     assert waiting["event"] == "waiting"
     assert "APPLIED" in waiting["reason"]
@@ -156,8 +155,8 @@ def test_applied_node_waits_and_says_so(make_world: Callable[..., World]) -> Non
 
 def test_second_daemon_on_one_state_is_refused(tmp_path: Path) -> None:
     """Two daemons on one journal would contradict each other: the second one does not start."""
-    with lock_state(tmp_path), pytest.raises(ConfigurationError, match="expected no other daemon"):
-        with lock_state(tmp_path):
-            pass
+    refused = pytest.raises(ConfigurationError, match="expected no other daemon")
+    with lock_state(tmp_path), refused, lock_state(tmp_path):
+        pass
     with lock_state(tmp_path):
         pass

@@ -22,7 +22,8 @@ from fedproof_node.daemon import Daemon
 from fedproof_node.journal import Journal
 from fedproof_node.membership import Membership
 from fedproof_node.models import ModelShelf
-from fedproof_node.relay import Patience, Relay
+from fedproof_node.patience import Patience
+from fedproof_node.relay import Relay
 from fedproof_node.service import build_daemon
 from fedproof_node.startup import verify_model
 from fedproof_node.watch import LedgerWatch

@@ -1,0 +1,672 @@
+"""Honest evidence passes every check; each test then changes exactly one thing, and one check names it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fedproof_auditor.evidence import verify_pinned
+from fedproof_auditor.findings import CheckFailed
+
+from fedproof.codec import Codec
+from fedproof.digests import ZERO_DIGEST
+from fedproof.ledger.events import (
+    AggregatePublished,
+    EpochPublished,
+    ExclusionReason,
+    MemberAdmitted,
+    MemberApplied,
+    ModelAttested,
+    PolicyAdopted,
+    RoundFailed,
+    RoundFinalised,
+    RoundOpened,
+    RoundSealed,
+    UpdateCommitted,
+)
+from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest
+from fedproof.policy import CodecPolicy
+from fedproof.store import ObjectStore
+from tests.auditor.world import NAMES, PARAMETERS, World, checks_of, first_of, make_account, make_digest
+
+
+def flip(path: Path, position: int = 1000) -> None:
+    """Flip one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[position % len(data)] ^= 1
+    path.write_bytes(data)
+
+
+def commit_to(
+    world: World, store: Path, committer: int, chunks: list[bytes], *, number: int = 1, **changes: object
+) -> UpdateCommitted:
+    """Store an update of other chunks, or with another manifest, and return the commitment that fits it.
+
+    The round stands in `number`, so that `round` can be one of the changes.
+    """
+    committed = world.commitment(number, committer)
+    target = ObjectStore(store)
+    manifest = UpdateManifest.parse(target.get_header(committed.update_root).manifest)
+    changed = replace(manifest, **{"chunks": len(chunks), **changes})  # type: ignore[arg-type]
+    root = target.put_header(changed.encode(), [target.put(chunk) for chunk in chunks])
+    return replace(committed, update_root=root)
+
+
+def read_chunks(world: World, number: int, node: int) -> list[bytes]:
+    return [ObjectStore(world.store).get(leaf) for leaf in world.leaves(number, node)]
+
+
+# Nothing wrong
+
+
+def test_honest_evidence_holds(world: World) -> None:
+    """Every check holds, and each had something to look at."""
+    audit = world.audit()
+    assert audit.findings.failures == []
+    assert sorted(audit.chronicle.rounds) == [1, 2, 3, 4]
+    assert (audit.updates, audit.chunks, audit.sums) == (9, 18, 3)
+    parameters = world.policy.codec_parameters()
+    assert audit.bytes_added == 8 * 18 * parameters.update_frame_bytes
+
+
+def test_policies_come_from_the_store_as_well(world: World) -> None:
+    """No document has to be handed in when the aggregator has stored the adopted one."""
+    assert world.audit(policies=[]).findings.failures == []
+
+
+# 1: code
+
+
+@pytest.mark.parametrize("code", [b"", b"\x60\x80"])
+def test_other_code_is_refused(world: World, code: bytes) -> None:
+    """Code that is not the artifact's, or none at all, fails check 1."""
+    audit = world.audit(code=code)
+    assert checks_of(audit) == {1}
+    assert first_of(audit).field == "code"
+
+
+# 2: events
+
+
+def test_a_missing_event_is_noticed(world: World) -> None:
+    """An event that the endpoint leaves out fails check 2, which names the block that it stood in."""
+    event = world.find(ModelAttested, round=2, node=world.nodes[1])
+    audit = world.audit(events=world.swap(event), history_hash=world.evidence.history_hash)
+    first = first_of(audit)
+    assert first.check == 2
+    assert f"after block {event.block_number} " in first.field
+
+
+def test_an_altered_event_is_noticed(world: World) -> None:
+    """An event with another value fails check 2."""
+    events = world.change(world.commitment(1, 0), examples=99)
+    audit = world.audit(events=events, history_hash=world.evidence.history_hash)
+    assert first_of(audit).check == 2
+
+
+def test_events_out_of_order_are_noticed(world: World) -> None:
+    """Two events that changed places fail check 2."""
+    *events, before, after = world.evidence.events
+    audit = world.audit(events=(*events, after, before), history_hash=world.evidence.history_hash)
+    assert 2 in checks_of(audit)
+
+
+def test_a_reorganised_chain_is_noticed(world: World) -> None:
+    """A block that was replaced during the audit fails check 2."""
+    verify_pinned(world.endpoint, world.evidence.block)
+    with pytest.raises(CheckFailed, match="reorganised") as caught:
+        verify_pinned(world.endpoint, replace(world.evidence.block, hash=ZERO_DIGEST))
+    assert caught.value.failure.check == 2
+
+
+# 3: policy
+
+
+def test_an_altered_policy_is_refused(world: World) -> None:
+    """A policy document with another clip fails check 3, although the store holds the right one."""
+    altered = replace(world.policy, codec=CodecPolicy(bits=24, max_contributors=4, clip=0.6))
+    audit = world.audit(policies=[altered])
+    assert checks_of(audit) == {3}
+    assert first_of(audit).got == "0x" + altered.digest.hex()
+
+
+def test_a_missing_policy_is_a_failure(world: World, store: Path) -> None:
+    """Without a document, check 3 names the first round that needs it, and later checks do not pass."""
+    (store / "policies" / world.policy.digest.hex()).unlink()
+    audit = world.audit(store, policies=[])
+    assert checks_of(audit) == {3, 6, 7}
+    assert (first_of(audit).check, first_of(audit).round) == (3, 1)
+    assert {failure.round for failure in audit.findings.of(7)} == {1, 2, 3, 4}
+
+
+def test_an_altered_stored_policy_is_noticed(world: World, store: Path) -> None:
+    """A stored policy whose bytes changed fails check 3, even where it was handed in as well."""
+    flip(store / "policies" / world.policy.digest.hex(), 40)
+    assert checks_of(world.audit(store)) == {3}
+
+
+def test_terms_on_chain_are_those_of_the_document(world: World) -> None:
+    """A contract that enforces another example cap than the document says fails check 3."""
+    adopted = world.find(PolicyAdopted)
+    audit = world.audit(events=world.change(adopted, policy=replace(adopted.policy, max_examples=999)))
+    assert checks_of(audit) >= {3}
+    assert "max_examples" in first_of(audit).field
+
+
+# 4: rounds
+
+
+def test_a_wrong_base_model_is_refused(world: World) -> None:
+    """A round on another model than the last finalised one fails check 4."""
+    audit = world.audit(events=world.change(world.find(RoundOpened, round=2), base_model=make_digest("x")))
+    first = first_of(audit)
+    assert (first.check, first.round, first.field) == (4, 2, "base model")
+    assert first.expected == "0x" + make_digest("model 1").hex()
+
+
+def test_the_round_after_a_failed_one_keeps_its_base(world: World) -> None:
+    """A round opened after a failed one starts from the last finalised model."""
+    failed = world.find(RoundFailed, round=4)
+    opened = world.find(RoundOpened, round=4)
+    again = replace(opened, round=5, block_number=failed.block_number, deadline=0)
+    deadline = world.evidence.timestamps[failed.block_number] + world.policy.rounds.commit_window_s
+    sound = (*world.evidence.events, replace(again, deadline=deadline))
+    assert world.audit(events=sound).findings.failures == []
+    events = (*world.evidence.events, replace(again, deadline=deadline, base_model=make_digest("model 2")))
+    assert [each.field for each in world.audit(events=events).findings.failures] == ["base model"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("policy_version", 2), ("epoch", 2), ("deadline", 1), ("round", 7)]
+)
+def test_an_opening_must_fit_what_came_before(world: World, field: str, value: int) -> None:
+    """A round opened on a version, an epoch, a deadline or a number that does not follow fails check 4."""
+    audit = world.audit(events=world.change(world.find(RoundOpened, round=1), **{field: value}))
+    assert first_of(audit).check == 4
+
+
+def test_a_round_opened_before_the_last_one_ended_is_refused(world: World) -> None:
+    """Without the finalisation of round 1, the opening of round 2 fails check 4."""
+    audit = world.audit(events=world.swap(world.find(RoundFinalised, round=1)))
+    assert ("phase of round 1 when the next one opened", 2) in {
+        (failure.field, failure.round) for failure in audit.findings.of(4)
+    }
+
+
+def test_a_commitment_after_the_seal_is_refused(world: World) -> None:
+    """A commitment in a round that is sealed already fails check 4."""
+    sealed, committed = world.find(RoundSealed, round=3), world.commitment(3, 2)
+    events = list(world.swap(committed))
+    events.insert(events.index(sealed) + 1, committed)
+    first = first_of(world.audit(events=tuple(events)))
+    assert (first.check, first.round, first.node) == (4, 3, world.nodes[2])
+
+
+def test_a_late_aggregate_is_refused(world: World) -> None:
+    """A sum published after its deadline fails check 4."""
+    published = world.find(AggregatePublished, round=2)
+    late = world.find(RoundSealed, round=2).deadline + 1
+    audit = world.audit(timestamps={**world.evidence.timestamps, published.block_number: late})
+    assert ("time of the aggregate", 2) in {(each.field, each.round) for each in audit.findings.of(4)}
+
+
+# 5: who acted, and when
+
+
+def test_a_node_that_was_not_admitted_is_named(world: World) -> None:
+    """A committer whose admission is not in the history fails check 5, by round and node."""
+    audit = world.audit(events=world.swap(world.find(MemberAdmitted, node=world.nodes[2])))
+    failure = audit.findings.of(5)[0]
+    assert (failure.round, failure.node) == (1, world.nodes[2])
+    assert failure.field == "standing of the committer"
+    assert failure.got == "applied, first round 0"
+
+
+def test_a_node_that_joined_later_is_named(world: World) -> None:
+    """A committer that was admitted for the next round only fails check 5."""
+    audit = world.audit(events=world.change(world.find(MemberAdmitted, node=world.nodes[0]), first_round=2))
+    first = first_of(audit)
+    assert (first.check, first.round, first.node) == (5, 1, world.nodes[0])
+
+
+def test_a_second_commitment_is_refused(world: World) -> None:
+    """A node that commits twice in a round fails check 5."""
+    committed = world.commitment(2, 0)
+    audit = world.audit(events=world.swap(committed, committed, replace(committed, log_index=9)))
+    assert checks_of(audit) == {5}
+    assert (first_of(audit).round, first_of(audit).node) == (2, world.nodes[0])
+
+
+@pytest.mark.parametrize(("late_s", "checks"), [(0, set()), (1, {5})])
+def test_a_late_commitment_is_refused(world: World, late_s: int, checks: set[int]) -> None:
+    """A commitment at the deadline counts, one second later it fails check 5."""
+    committed = world.commitment(4, 0)
+    time = world.find(RoundOpened, round=4).deadline + late_s
+    audit = world.audit(timestamps={**world.evidence.timestamps, committed.block_number: time})
+    assert checks_of(audit) == checks
+
+
+def test_too_many_examples_are_refused(world: World) -> None:
+    """A commitment above the policy's example cap fails check 5."""
+    audit = world.audit(events=world.change(world.commitment(2, 1), examples=1001))
+    first = first_of(audit)
+    assert (first.check, first.round, first.node, first.got) == (5, 2, world.nodes[1], "1001")
+
+
+def test_a_second_attestation_is_refused(world: World) -> None:
+    """A node that attests twice in a round fails check 5."""
+    attested = world.find(ModelAttested, round=1, node=world.nodes[1])
+    audit = world.audit(events=world.swap(attested, attested, replace(attested, log_index=9)))
+    assert checks_of(audit) == {5}
+
+
+# 6: epochs
+
+
+def test_another_context_is_refused(world: World) -> None:
+    """An epoch whose context does not follow from the policy fails check 6."""
+    audit = world.audit(events=world.change(world.find(EpochPublished), context_digest=make_digest("x")))
+    assert checks_of(audit) == {6}
+    assert first_of(audit).expected == "0x" + world.policy.codec_parameters().digest.hex()
+
+
+def test_missing_wrapped_keys_are_a_failure(world: World, store: Path) -> None:
+    """An epoch whose wrapped keys are not stored fails check 6."""
+    (store / "epochs" / "1").unlink()
+    assert checks_of(world.audit(store)) == {6}
+
+
+def test_altered_wrapped_keys_are_noticed(world: World, store: Path) -> None:
+    """Wrapped keys that do not have the published root fail check 6."""
+    flip(store / "epochs" / "1", 500)
+    assert checks_of(world.audit(store)) == {6}
+
+
+def test_a_member_without_a_wrapped_key_is_named(world: World) -> None:
+    """A node that was admitted before the epoch and got no key fails check 6."""
+    outsider = bytes.fromhex(make_account("outsider").address[2:])
+    published = world.find(EpochPublished)
+    applied = replace(world.find(MemberApplied), node=outsider)
+    admitted = replace(world.find(MemberAdmitted), node=outsider)
+    requested = world.evidence.events.index(published) - 1
+    events = list(world.evidence.events)
+    events[requested:requested] = [applied, admitted]
+    failure = next(each for each in world.audit(events=tuple(events)).findings.of(6))
+    assert failure.node == outsider
+    assert failure.got == "none"
+
+
+def test_a_key_for_somebody_else_is_named(world: World) -> None:
+    """A wrapped key for a node that was never admitted fails check 6."""
+    audit = world.audit(events=world.swap(world.find(MemberAdmitted, node=world.nodes[1])))
+    (failure,) = audit.findings.of(6)
+    assert (failure.node, failure.got) == (world.nodes[1], "one")
+
+
+def test_an_admission_while_the_key_is_made_is_no_failure(world: World) -> None:
+    """A node admitted after the key maker was asked may miss the epoch that was under way."""
+    outsider = bytes.fromhex(make_account("outsider").address[2:])
+    published = world.find(EpochPublished)
+    applied = replace(world.find(MemberApplied), node=outsider)
+    events = world.swap(published, applied, replace(world.find(MemberAdmitted), node=outsider), published)
+    assert world.audit(events=events).findings.of(6) == []
+
+
+def test_a_missing_public_key_is_a_failure(world: World, store: Path) -> None:
+    """A wrapped key whose node's public key is not stored fails check 6, naming the node."""
+    applied = world.find(MemberApplied, node=world.nodes[2])
+    (store / "keys" / applied.wrapping_key_digest.hex()).unlink()
+    audit = world.audit(store)
+    assert [(each.check, each.node) for each in audit.findings.failures] == [(6, world.nodes[2])]
+
+
+# 7: headers
+
+
+def test_a_missing_header_is_a_failure(world: World, store: Path) -> None:
+    """A contributor whose header is not stored fails check 7."""
+    (store / "headers" / world.commitment(2, 1).update_root.hex()).unlink()
+    first = first_of(world.audit(store))
+    assert (first.check, first.round, first.node) == (7, 2, world.nodes[1])
+
+
+def test_a_swapped_header_is_noticed(world: World, store: Path) -> None:
+    """Another update's header under a commitment's root fails check 7."""
+    headers = store / "headers"
+    other = (headers / world.commitment(1, 1).update_root.hex()).read_bytes()
+    (headers / world.commitment(1, 0).update_root.hex()).write_bytes(other)
+    first = first_of(world.audit(store))
+    assert (first.check, first.round, first.node) == (7, 1, world.nodes[0])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("chain_id", 1),
+        ("contract", bytes(20)),
+        ("round", 2),
+        ("node", bytes(19) + b"\x01"),
+        ("epoch", 2),
+        ("policy_digest", make_digest("x")),
+        ("base_model", make_digest("x")),
+        ("parameters", PARAMETERS - 1),
+        ("examples", 101),
+    ],
+)
+def test_a_manifest_must_say_what_the_ledger_says(
+    world: World, store: Path, field: str, value: object
+) -> None:
+    """An update made for another chain, round, node, epoch, policy or model fails check 7, by field."""
+    chunks = read_chunks(world, 1, 0)
+    events = world.swap(world.commitment(1, 0), commit_to(world, store, 0, chunks, **{field: value}))
+    first = first_of(world.audit(store, events=events))
+    assert (first.check, first.round, first.node) == (7, 1, world.nodes[0])
+    assert first.field == f"manifest's {field}"
+
+
+# 8: chunks
+
+
+def test_a_flipped_bit_is_named_by_round_node_and_chunk(world: World, store: Path) -> None:
+    """One flipped bit of one stored ciphertext fails check 8."""
+    flip(ObjectStore(store).object_path(world.leaves(2, 1)[1]))
+    first = first_of(world.audit(store))
+    assert (first.check, first.round, first.node, first.chunk) == (8, 2, world.nodes[1], 1)
+    assert first.describe(world.names).startswith(f"round 2, {NAMES[1]}, chunk 1, stored ciphertext: ")
+
+
+def test_a_missing_chunk_is_a_failure(world: World, store: Path) -> None:
+    """A contributor's chunk that is not stored fails check 8, and its sum cannot be recomputed."""
+    ObjectStore(store).object_path(world.leaves(1, 2)[0]).unlink()
+    audit = world.audit(store)
+    assert checks_of(audit) == {8, 10}
+    first = first_of(audit)
+    assert (first.round, first.node, first.chunk, first.expected) == (1, world.nodes[2], 0, "stored")
+
+
+def test_a_malformed_chunk_is_refused(world: World, store: Path) -> None:
+    """A committed chunk with a coefficient above the modulus fails check 8."""
+    chunks = read_chunks(world, 1, 0)
+    chunks[1] = b"\xff" * 32 + chunks[1][32:]
+    events = world.swap(world.commitment(1, 0), commit_to(world, store, 0, chunks))
+    first = first_of(world.audit(store, events=events))
+    assert (first.check, first.node, first.chunk) == (8, world.nodes[0], 1)
+    assert first.expected == "well-formed frames"
+
+
+def test_a_chunk_of_another_length_is_refused(world: World, store: Path) -> None:
+    """A committed chunk with a frame too many fails check 8."""
+    chunks = read_chunks(world, 1, 0)
+    chunks[1] += chunks[0][: len(chunks[1]) // 2]
+    events = world.swap(world.commitment(1, 0), commit_to(world, store, 0, chunks))
+    first = first_of(world.audit(store, events=events))
+    assert (first.check, first.node, first.chunk) == (8, world.nodes[0], 1)
+
+
+def test_a_copied_update_is_named(world: World, store: Path) -> None:
+    """A node that commits to another's ciphertexts fails check 8, with the place that they come from."""
+    chunks = read_chunks(world, 1, 0)
+    events = world.swap(world.commitment(1, 1), commit_to(world, store, 1, chunks))
+    first = first_of(world.audit(store, events=events))
+    assert (first.check, first.round, first.node, first.chunk) == (8, 1, world.nodes[1], 0)
+    assert "round 1" in first.got
+
+
+def test_a_copy_from_an_earlier_round_is_named(world: World, store: Path) -> None:
+    """A node that replays a ciphertext of an earlier round fails check 8."""
+    chunks = [*read_chunks(world, 2, 2)[:1], read_chunks(world, 1, 2)[1]]
+    events = world.swap(world.commitment(2, 2), commit_to(world, store, 2, chunks, number=2))
+    first = first_of(world.audit(store, events=events))
+    assert (first.check, first.round, first.node, first.chunk) == (8, 2, world.nodes[2], 1)
+
+
+def test_a_copy_with_something_added_is_named(world: World, store: Path) -> None:
+    """Changing a copied ciphertext's first half does not hide the copy: its seed gives it away."""
+    chunks = read_chunks(world, 1, 0)
+    malleated = [bytes([chunk[0] ^ 1]) + chunk[1:] for chunk in chunks]
+    events = world.swap(world.commitment(1, 1), commit_to(world, store, 1, malleated))
+    first = first_of(world.audit(store, events=events))
+    assert (first.check, first.round, first.node, first.chunk) == (8, 1, world.nodes[1], 0)
+
+
+# 9: the sealed set
+
+
+def test_a_dropped_committer_is_named(world: World) -> None:
+    """A node that committed and is neither a contributor nor excluded fails check 9."""
+    sealed = world.find(RoundSealed, round=1)
+    audit = world.audit(events=world.change(sealed, contributors=sealed.contributors[1:]))
+    first = first_of(audit)
+    assert (first.check, first.round, first.node) == (9, 1, sealed.contributors[0])
+    assert first.got == "in neither"
+
+
+def test_a_contributor_that_did_not_commit_is_named(world: World) -> None:
+    """A contributor without a commitment fails check 9."""
+    failures = world.audit(events=world.swap(world.commitment(1, 1))).findings.of(9)
+    assert [(each.round, each.node) for each in failures] == [(1, world.nodes[1])]
+
+
+def test_an_exclusion_without_a_reason_is_refused(world: World) -> None:
+    """An excluded node without a reason fails check 9."""
+    audit = world.audit(events=world.change(world.find(RoundSealed, round=3), reasons=()))
+    assert checks_of(audit) == {9}
+    assert (first_of(audit).round, first_of(audit).field) == (3, "reasons")
+
+
+@pytest.mark.parametrize("reason", [0, 99, ExclusionReason.OVER_MAX_EXAMPLES])
+def test_a_reason_that_cannot_be_is_refused(world: World, reason: int) -> None:
+    """An unknown reason, or one that the commitment itself contradicts, fails check 9."""
+    audit = world.audit(events=world.change(world.find(RoundSealed, round=3), reasons=(reason,)))
+    assert checks_of(audit) == {9}
+    assert (first_of(audit).round, first_of(audit).node) == (3, world.nodes[2])
+
+
+def test_a_sound_update_cannot_be_excluded_as_malformed(world: World) -> None:
+    """An exclusion as malformed fails check 9 when the stored update is complete and sound."""
+    sealed = world.find(RoundSealed, round=2)
+    events = world.change(
+        sealed,
+        contributors=sealed.contributors[:2],
+        excluded=sealed.contributors[2:],
+        reasons=(int(ExclusionReason.MALFORMED),),
+    )
+    failures = world.audit(events=events).findings.of(9)
+    assert ("reason", sealed.contributors[2]) in {(each.field, each.node) for each in failures}
+
+
+def test_a_seal_below_the_quorum_is_refused(world: World) -> None:
+    """A round sealed with fewer contributors than the policy asks for fails check 9."""
+    sealed = world.find(RoundSealed, round=3)
+    events = world.change(
+        sealed, contributors=sealed.contributors[:1], excluded=world.nodes[1:], reasons=(1, 1)
+    )
+    assert "at least 2" in {each.expected for each in world.audit(events=events).findings.of(9)}
+
+
+def test_an_early_seal_needs_everybody(world: World) -> None:
+    """A seal before the deadline that leaves a node out fails check 9."""
+    sealed = world.find(RoundSealed, round=3)
+    early = world.find(RoundOpened, round=3).deadline
+    audit = world.audit(timestamps={**world.evidence.timestamps, sealed.block_number: early})
+    assert [(each.round, each.field) for each in audit.findings.of(9)] == [(3, "time of the seal")]
+
+
+# 10: sums
+
+
+def republish(world: World, store: Path, chunks: list[bytes], **changes: object) -> AggregatePublished:
+    """Store another sum for round 1, and return the event that publishes it."""
+    published = world.find(AggregatePublished, round=1)
+    target = ObjectStore(store)
+    manifest = AggregateManifest.parse(target.get_header(published.aggregate_root).manifest)
+    encoded = replace(manifest, **changes).encode()  # type: ignore[arg-type]
+    root = target.put_header(encoded, [target.put(chunk) for chunk in chunks])
+    return replace(published, aggregate_root=root)
+
+
+def test_a_wrong_sum_is_named_by_its_chunk(world: World, store: Path) -> None:
+    """A published sum that leaves one update out of one chunk fails check 10, naming that chunk only."""
+    codec = Codec(world.policy.codec_parameters())
+    wrong = codec.sum_chunks(read_chunks(world, 1, node)[1] for node in (0, 1))
+    chunks = [ObjectStore(store).get(world.sum_leaves(1)[0]), wrong]
+    events = world.swap(world.find(AggregatePublished, round=1), republish(world, store, chunks))
+    audit = world.audit(store, events=events)
+    assert checks_of(audit) == {10}
+    assert [(each.round, each.chunk, each.field) for each in audit.findings.failures] == [(1, 1, "sum")]
+
+
+def test_a_wrong_sum_without_a_header_is_refused(world: World) -> None:
+    """A published root that the recomputed sum does not have fails check 10, header or not."""
+    published = world.find(AggregatePublished, round=1)
+    audit = world.audit(events=world.change(published, aggregate_root=make_digest("x")))
+    assert checks_of(audit) == {10}
+    assert {each.field for each in audit.findings.failures} == {"header of the sum", "aggregate root"}
+
+
+def test_a_sum_that_names_other_contributors_is_refused(world: World, store: Path) -> None:
+    """A sum whose manifest lists other contributors than the seal fails check 10, by field."""
+    chunks = [ObjectStore(store).get(leaf) for leaf in world.sum_leaves(1)]
+    two = tuple(
+        Contribution(world.nodes[node], world.commitment(1, node).update_root, 100 + 10 * node)
+        for node in (0, 1)
+    )
+    event = republish(world, store, chunks, contributors=two)
+    audit = world.audit(store, events=world.swap(world.find(AggregatePublished, round=1), event))
+    assert [(each.check, each.field) for each in audit.findings.failures] == [(10, "manifest's contributors")]
+
+
+def test_a_flipped_bit_in_a_stored_sum_is_named(world: World, store: Path) -> None:
+    """One flipped bit of a stored sum fails check 10, naming round and chunk."""
+    flip(ObjectStore(store).object_path(world.sum_leaves(2)[0]))
+    audit = world.audit(store)
+    assert checks_of(audit) == {10}
+    assert (first_of(audit).round, first_of(audit).chunk) == (2, 0)
+
+
+def test_a_missing_chunk_of_a_sum_is_a_failure(world: World, store: Path) -> None:
+    """A sum that is not stored as a whole fails check 10: the nodes could not have read it."""
+    ObjectStore(store).object_path(world.sum_leaves(2)[1]).unlink()
+    audit = world.audit(store)
+    assert [(each.check, each.round, each.chunk) for each in audit.findings.failures] == [(10, 2, 1)]
+
+
+def test_a_missing_header_of_a_sum_is_a_failure(world: World, store: Path) -> None:
+    """A sum whose header is not stored fails check 10."""
+    (store / "headers" / world.find(AggregatePublished, round=3).aggregate_root.hex()).unlink()
+    audit = world.audit(store)
+    assert [(each.check, each.round) for each in audit.findings.failures] == [(10, 3)]
+
+
+# 11: attestations
+
+
+def test_a_dissenter_is_named(world: World) -> None:
+    """An attestation of another model fails check 11, naming the node; the quorum is held without it."""
+    attested = world.find(ModelAttested, round=1, node=world.nodes[2])
+    audit = world.audit(events=world.change(attested, model_digest=make_digest("x")))
+    assert checks_of(audit) == {11}
+    failures = audit.findings.of(11)
+    assert (failures[0].round, failures[0].node) == (1, world.nodes[2])
+    assert [each.field for each in failures] == ["attested model", "attestations in RoundFinalised"]
+
+
+def test_too_few_attestations_are_refused(world: World) -> None:
+    """A round finalised on fewer equal attestations than the quorum fails check 11."""
+    dropped = [world.find(ModelAttested, round=2, node=node) for node in world.nodes[1:]]
+    events = tuple(event for event in world.evidence.events if event not in dropped)
+    audit = world.audit(events=events)
+    assert checks_of(audit) == {11}
+    assert "at least 2" in {each.expected for each in audit.findings.failures}
+
+
+def test_attestations_after_the_finalisation_do_not_count(world: World) -> None:
+    """Only attestations from before the finalisation make a quorum; later ones are welcome."""
+    finalised = world.find(RoundFinalised, round=2)
+    attested = [world.find(ModelAttested, round=2, node=node) for node in world.nodes[1:]]
+    late = [
+        replace(each, block_number=finalised.block_number, log_index=10 + i)
+        for i, each in enumerate(attested)
+    ]
+    events = [event for event in world.evidence.events if event not in attested]
+    position = events.index(finalised) + 1
+    events[position:position] = late
+    assert "at least 2" in {each.expected for each in world.audit(events=tuple(events)).findings.of(11)}
+
+
+def test_the_finalised_model_is_the_attested_one(world: World) -> None:
+    """A round finalised with a model that nobody attested fails check 11."""
+    audit = world.audit(
+        events=world.change(world.find(RoundFinalised, round=3), model_digest=make_digest("x"))
+    )
+    assert 11 in checks_of(audit)
+    assert {each.node for each in audit.findings.of(11)} >= set(world.nodes)
+
+
+# 12: the head
+
+
+def test_another_head_model_is_refused(world: World) -> None:
+    """A head model that is not the last finalised one fails check 12."""
+    audit = world.audit(head_model=make_digest("model 2"))
+    assert checks_of(audit) == {12}
+    assert (first_of(audit).round, first_of(audit).expected) == (3, "0x" + make_digest("model 3").hex())
+
+
+# Rounds without an end, and selections
+
+
+def test_a_failed_round_need_not_be_complete(world: World, store: Path) -> None:
+    """Evidence of a failed round may be missing, and the report says how much of it there is."""
+    ObjectStore(store).object_path(world.leaves(4, 0)[1]).unlink()
+    audit = world.audit(store)
+    assert audit.findings.failures == []
+    assert audit.examined[4] == frozenset()
+    (store / "headers" / world.commitment(4, 0).update_root.hex()).unlink()
+    assert world.audit(store).findings.failures == []
+
+
+def test_what_is_stored_of_a_failed_round_must_be_true(world: World, store: Path) -> None:
+    """A flipped bit in a failed round's ciphertext fails check 8."""
+    flip(ObjectStore(store).object_path(world.leaves(4, 0)[0]))
+    audit = world.audit(store)
+    assert [(each.check, each.round, each.chunk) for each in audit.findings.failures] == [(8, 4, 0)]
+
+
+def test_a_round_that_failed_after_its_sum_is_still_recomputed(world: World, store: Path) -> None:
+    """A wrong sum is named although its round failed; one that was lost with a failed round is not."""
+    finalised = world.find(RoundFinalised, round=3)
+    place = {
+        name: getattr(finalised, name) for name in ("block_number", "transaction_hash", "log_index", "round")
+    }
+    failed = RoundFailed(phase=world.find(RoundFailed).phase.AGGREGATED, reason=3, **place)
+    events = tuple(
+        failed if event == finalised else event
+        for event in world.evidence.events
+        if getattr(event, "round", 0) < 4
+    )
+    head = make_digest("model 2")
+    assert world.audit(events=events, head_model=head).findings.failures == []
+    published = world.find(AggregatePublished, round=3)
+    lying = tuple(
+        replace(event, aggregate_root=make_digest("x")) if event == published else event for event in events
+    )
+    assert checks_of(world.audit(events=lying, head_model=head)) == {10}
+    ObjectStore(store).object_path(world.sum_leaves(3)[0]).unlink()
+    ObjectStore(store).object_path(world.leaves(3, 0)[0]).unlink()
+    assert world.audit(store, events=events, head_model=head).findings.failures == []
+
+
+def test_only_the_selected_rounds_are_read(world: World, store: Path) -> None:
+    """A selection leaves the stored evidence of other rounds alone, and says which it looked at."""
+    flip(ObjectStore(store).object_path(world.leaves(2, 0)[0]))
+    assert world.audit(store, is_selected=lambda number: number == 1).findings.failures == []
+    assert checks_of(world.audit(store, is_selected=lambda number: number == 2)) == {8, 10}
+
+
+def test_an_empty_federation_holds(world: World) -> None:
+    """A contract that has only been deployed has nothing wrong with it."""
+    events = tuple(event for event in world.evidence.events if type(event).__name__.startswith("Role"))
+    audit = world.audit(events=events, head_model=ZERO_DIGEST, policies=[])
+    assert audit.findings.failures == []
