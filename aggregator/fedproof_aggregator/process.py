@@ -97,8 +97,8 @@ def connect_ledger(config: AggregatorConfig) -> Ledger:
     ledger = Ledger.connect(endpoint.rpc_url, endpoint.contract, account=account)
     if not ledger.has_role(AGGREGATOR_ROLE, ledger.address):
         raise ConfigurationError(
-            f"{config.chain.keystore}: expected the account that was named aggregator when the contract "
-            f"{checksum_address(ledger.contract)} was deployed, got {checksum_address(ledger.address)}"
+            f"{config.chain.keystore}: expected an account that holds the aggregator's role in the contract "
+            f"{checksum_address(ledger.contract)}, got {checksum_address(ledger.address)}"
         )
     return ledger
 

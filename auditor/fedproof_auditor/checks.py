@@ -50,10 +50,11 @@ def locate_break(events: Sequence[Event], hash_at: Callable[[int], Digest], *, l
 
     Args:
         events: whose hash differs from the contract's after the last block.
-        hash_at: returns the contract's history hash after a block; asked about log2(last_block) times.
+        hash_at: returns the contract's history hash after a block; asked about log2(last_block) times, and
+            never about a block before the first event, when there was no contract.
         last_block: where the difference was seen.
     """
-    sound, broken = -1, last_block
+    sound, broken = (events[0].block_number if events else last_block) - 1, last_block
     while broken - sound > 1:
         middle = (sound + broken) // 2
         upto = [event for event in events if event.block_number <= middle]

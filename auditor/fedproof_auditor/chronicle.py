@@ -54,8 +54,8 @@ class EpochRecord:
 
     Attributes:
         policy_version: the newest policy then; 0 for none.
-        memberships: the sets of admitted nodes, from the request of this epoch to its publication. The key
-            maker wraps the key some time before its transaction is mined, so any of them may be what it saw.
+        memberships: the sets of admitted nodes from the first request of this epoch to its publication. The
+            key maker wraps the key some time before its transaction is mined: any of them may be what it saw.
         wrapping_keys: the digest of the public key that each node had named by then.
     """
 

@@ -73,8 +73,9 @@ class _Walk:
         self._findings = findings
         self._members: dict[Address, _Standing] = {}
         self._wrapping_keys: dict[Address, Digest] = {}
-        # The admitted nodes since the newest request of an epoch, one set for each change.
+        # The admitted nodes since the next epoch was asked for, one set for each change.
         self._memberships: list[frozenset[Address]] = [frozenset()]
+        self._is_epoch_awaited = False
 
     def take(self, event: Event, time: int) -> None:
         match event:
@@ -83,7 +84,9 @@ class _Walk:
             case PolicyAdopted():
                 self._take_policy(event)
             case EpochRequested():
-                self._memberships = self._memberships[-1:]
+                if not self._is_epoch_awaited:  # a second request may come while the first is followed
+                    self._memberships = self._memberships[-1:]
+                self._is_epoch_awaited = True
             case EpochPublished():
                 self._take_epoch(event)
             case RoundOpened():
@@ -158,6 +161,7 @@ class _Walk:
 
     def _take_epoch(self, event: EpochPublished) -> None:
         epochs = self.chronicle.epochs
+        self._is_epoch_awaited = False
         number, came = len(epochs) + 1, event.epoch
         self._expect(number == came, 4, "epoch", expected=number, got=came)
         epochs[came] = EpochRecord(

@@ -87,6 +87,11 @@ def load_run(folder: Path) -> Target:
     path_of_book = folder / BOOK_FILE
     book = load_address_book(path_of_book) if path_of_book.exists() else None
     roles = {} if book is None else {book.aggregator: "aggregator", book.admin: "admin"}
+    names = {as_address(address, f"{path}: nodes"): name for address, name in run.nodes.items()}
+    if len({*names.values()}) != len(names) or not all(name.isprintable() for name in names.values()):
+        raise ConfigurationError(
+            f"{path}: nodes: expected printable names, each once, got {sorted(names.values())}"
+        )
     return Target(
         rpc_url=run.rpc_url,
         contract=run.contract,
@@ -94,6 +99,6 @@ def load_run(folder: Path) -> Target:
         store=run.store,
         policies=(run.policy,),
         journal=run.chain,
-        names=roles | {as_address(address, f"{path}: nodes"): name for address, name in run.nodes.items()},
+        names=roles | names,
         from_block=0 if book is None else book.block,
     )

@@ -103,7 +103,7 @@ class Daemon:
             try:
                 has_acted = self.turn()
                 failures = 0
-            except (NetworkError, LedgerError) as error:
+            except (NetworkError, LedgerError, PeerError) as error:
                 # The outside world failed, after its own retries. What was journalled stands.
                 self._log.error("error", message=str(error))
                 failures = min(failures + 1, _MOST_DOUBLINGS)

@@ -88,8 +88,7 @@ def verify_policy(policy: Policy, history: History, *, where: Path) -> None:
     if policy.digest != on_ledger:
         raise PolicyMismatch(
             f"{where}: expected the policy of digest {on_ledger.hex()} (version {version} on the ledger), "
-            "the "
-            f"document has {policy.digest.hex()}"
+            f"the document has {policy.digest.hex()}"
         )
 
 
@@ -141,14 +140,13 @@ def _find_obstacle(history: History, node: Address, *, wrapping_key_digest: Dige
     name = checksum_address(node)
     if member is None:
         raise ConfigurationError(
-            f"expected node {name} to be registered on the ledger, it is not: run `fedproof node register` "
-            "first"
+            f"expected node {name} to be registered on the ledger, it is not: "
+            "run `fedproof node register` first"
         )
     if member.wrapping_key_digest != wrapping_key_digest:
         raise ConfigurationError(
             f"node {name}: expected the wrapping key of digest {member.wrapping_key_digest.hex()} that the "
-            "ledger "
-            f"holds, the configured one has {wrapping_key_digest.hex()}"
+            f"ledger holds, the configured one has {wrapping_key_digest.hex()}"
         )
     if member.status is not MemberStatus.ADMITTED:
         return f"node {name} is {member.status.name}: the operator has to admit it (`fedproof admin admit`)"

@@ -220,9 +220,8 @@ def verify_sum(
         raise PeerError(f"{where}: expected the updates of {_names(expected)}, got {_names(came)}")
     if total != published:  # 4
         raise PeerError(
-            f"{where} of the aggregate is not the sum of the updates of {_names(expected)}: expected leaf "
-            "digest "
-            f"{leaf_digest(total).hex()}, got {leaf_digest(published).hex()}"
+            f"{where} of the aggregate is not the sum of the updates of {_names(expected)}: "
+            f"expected leaf digest {leaf_digest(total).hex()}, got {leaf_digest(published).hex()}"
         )
     return published
 

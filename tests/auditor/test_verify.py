@@ -10,10 +10,12 @@ from fedproof_auditor.evidence import verify_pinned
 from fedproof_auditor.findings import CheckFailed
 
 from fedproof.codec import Codec
-from fedproof.digests import ZERO_DIGEST
+from fedproof.digests import ZERO_DIGEST, Digest
+from fedproof.errors import LedgerError
 from fedproof.ledger.events import (
     AggregatePublished,
     EpochPublished,
+    EpochRequested,
     ExclusionReason,
     MemberAdmitted,
     MemberApplied,
@@ -96,6 +98,24 @@ def test_a_missing_event_is_noticed(world: World) -> None:
     first = first_of(audit)
     assert first.check == 2
     assert f"after block {event.block_number} " in first.field
+
+
+def test_a_missing_first_event_is_noticed(world: World) -> None:
+    """Also the very first event may not be left out, although nothing is known of the time before it."""
+    events = world.evidence.events[1:]
+    audit = world.audit(events=events, history_hash=world.evidence.history_hash)
+    assert f"after block {events[0].block_number} " in first_of(audit).field
+
+
+def test_an_endpoint_without_old_state_hides_nothing(world: World) -> None:
+    """When the endpoint cannot say what was true at earlier blocks, the audited block itself is named."""
+
+    def forget(number: int) -> Digest:
+        raise LedgerError(f"block {number}: missing trie node")
+
+    events = world.swap(world.commitment(1, 0))
+    audit = world.audit(events=events, history_hash=world.evidence.history_hash, hash_at=forget)
+    assert f"after block {world.evidence.block.number} " in first_of(audit).field
 
 
 def test_an_altered_event_is_noticed(world: World) -> None:
@@ -310,6 +330,16 @@ def test_an_admission_while_the_key_is_made_is_no_failure(world: World) -> None:
     published = world.find(EpochPublished)
     applied = replace(world.find(MemberApplied), node=outsider)
     events = world.swap(published, applied, replace(world.find(MemberAdmitted), node=outsider), published)
+    assert world.audit(events=events).findings.of(6) == []
+
+
+def test_a_second_request_does_not_shorten_the_time(world: World) -> None:
+    """A key maker that is asked again may publish what it wrapped after the first request."""
+    outsider = bytes.fromhex(make_account("outsider").address[2:])
+    published, requested = world.find(EpochPublished), world.find(EpochRequested)
+    applied = replace(world.find(MemberApplied), node=outsider)
+    admitted = replace(world.find(MemberAdmitted), node=outsider)
+    events = world.swap(published, applied, admitted, requested, published)
     assert world.audit(events=events).findings.of(6) == []
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from fedproof.digests import ZERO_DIGEST, Address
 from fedproof.ledger.events import MemberStatus
-from tests.chain import MAX_EXAMPLES, Federation, make_digest
+from tests.chain import AGGREGATE_WINDOW_S, ATTEST_WINDOW_S, MAX_EXAMPLES, Federation, make_digest
 from tests.contracts.refusals import refuses, refuses_all_but_admin
 
 NOBODY = Address(bytes(20))
@@ -60,7 +60,10 @@ def test_an_open_round_keeps_its_policy(opened: Federation) -> None:
     opened.nodes[0].commit(1, make_digest("update"), MAX_EXAMPLES)
     receipt = opened.aggregator.seal(1, [*opened.commit(1, 2), opened.nodes[0].address])
     now = opened.admin.block(receipt.block_number).timestamp
-    assert opened.admin.round(1).deadline == now + 300
+    assert opened.admin.round(1).deadline == now + AGGREGATE_WINDOW_S
+    receipt = opened.aggregator.publish_aggregate(1, make_digest("sum"))
+    now = opened.admin.block(receipt.block_number).timestamp
+    assert opened.admin.round(1).deadline == now + ATTEST_WINDOW_S
 
 
 def test_policy_is_the_admins(bare: Federation) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +18,9 @@ from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.events import ExclusionReason, Phase
 from fedproof.ledger.history import History
 from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
+from tests.anvil import run_anvil
 from tests.chain import make_account, make_digest
 
-LOCAL_ANVIL = Path(__file__).parents[2] / "contracts" / "node_modules" / ".bin" / "anvil"
 ADMIN, AGGREGATOR = make_account(1), make_account(2)
 NODES = sorted((make_account(number) for number in (3, 4, 5)), key=lambda account: account.address.lower())
 ONE_ETHER = 10**18
@@ -46,40 +42,15 @@ POLICY = Policy(
 )
 
 
-def find_anvil() -> str:
-    """Return anvil's path, or skip; in CI its absence is a failure."""
-    found = str(LOCAL_ANVIL) if LOCAL_ANVIL.is_file() else shutil.which("anvil")
-    if found is None:
-        reason = (
-            "anvil is absent: neither below contracts/node_modules (npm ci --prefix contracts) nor on PATH"
-        )
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
-
-
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """An anvil of our own, on a free port, with money for our accounts."""
-    anvil = find_anvil()
-    # It leaves state in its HOME after every run: give it one that goes away.
-    home = tmp_path_factory.mktemp("anvil")
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-    command = [anvil, "--port", str(port), "--chain-id", "31415", "--silent", "--hardfork", "cancun"]
-    environment = {**os.environ, "HOME": str(home)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        try:
-            endpoint = Endpoint.connect(f"http://127.0.0.1:{port}", attempts=8)
-            assert endpoint.ask("eth_chainId", lambda: endpoint.web3.eth.chain_id) == 31415
-            for account in (ADMIN, AGGREGATOR, *NODES):
-                request(endpoint, "anvil_setBalance", account.address, hex(ONE_ETHER))
-            yield endpoint
-        finally:
-            process.terminate()
-            process.wait(timeout=10)
+    with run_anvil(tmp_path_factory.mktemp("anvil"), "--chain-id", "31415") as url:
+        endpoint = Endpoint.connect(url, attempts=8)
+        assert endpoint.ask("eth_chainId", lambda: endpoint.web3.eth.chain_id) == 31415
+        for account in (ADMIN, AGGREGATOR, *NODES):
+            request(endpoint, "anvil_setBalance", account.address, hex(ONE_ETHER))
+        yield endpoint
 
 
 def request(endpoint: Endpoint, method: str, *params: object) -> None:

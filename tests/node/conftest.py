@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.world import RunningAggregator, World, open_aggregator
+from tests.node.aggregator import RunningAggregator, open_aggregator
+from tests.node.site import Site, open_site
+from tests.node.world import World
 
 
 @pytest.fixture
@@ -32,3 +34,10 @@ def aggregator(tmp_path: Path) -> Iterator[RunningAggregator]:
     running = open_aggregator(tmp_path)
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One chain over HTTP for the tests that run commands."""
+    with open_site(tmp_path_factory.mktemp("site")) as site:
+        yield site

@@ -5,24 +5,17 @@ from __future__ import annotations
 import json
 import re
 import stat
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import tomlkit
 from cryptography import x509
 from eth_account import Account
-from eth_account.signers.local import LocalAccount
 from fedproof_node.cli import app
 from fedproof_node.config import load_node_config
 from typer.testing import CliRunner, Result
 
-from fedproof.devchain.backend import DevChain
-from fedproof.devchain.journal import Genesis
-from fedproof.devchain.server import DevChainServer
-from fedproof.digests import Address, as_address, checksum_address
+from fedproof.digests import as_address, checksum_address
 from fedproof.errors import (
     ConfigurationError,
     FedproofError,
@@ -32,20 +25,12 @@ from fedproof.errors import (
     WrongContract,
 )
 from fedproof.keys.tls import certificate_digest, make_authority
-from fedproof.keys.wallet import create_wallet, load_wallet
+from fedproof.keys.wallet import load_wallet
 from fedproof.keys.wrapping import WrappingKey
-from fedproof.ledger.client import Ledger
-from fedproof.ledger.deploy import deploy_federation
-from fedproof.ledger.events import FailureReason, MemberStatus
-from fedproof.model import compute_model_digest
-from fedproof.policy import ModelPolicy, Policy
-from fedproof.training import describe_task
-from fedproof.wire import aggregation_pb2 as wire
+from fedproof.ledger.events import FailureReason, MemberApplied
+from fedproof.policy import Policy
 from tests.chain import make_digest
-from tests.node.world import RunningAggregator, make_policy, make_tls, open_aggregator
-
-PASSWORD = "a password for tests"
-TOY = "tests.node.toy_task:Toy"
+from tests.node.site import PASSWORD, TOY, Site
 
 
 def invoke(*arguments: object, password: str | None = PASSWORD) -> Result:
@@ -118,95 +103,6 @@ def test_init_needs_a_password(tmp_path: Path) -> None:
     assert "expected a password, got none" in str(refusal(result))
 
 
-@dataclass
-class Site:
-    """A chain over HTTP, an aggregator, and one node's folder whose keys open quickly."""
-
-    folder: Path
-    chain: DevChain
-    server: DevChainServer
-    aggregator: RunningAggregator
-    admin: Ledger
-    operator: Ledger
-    policy: Policy
-    node: LocalAccount
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "node.toml"
-
-    @property
-    def address(self) -> Address:
-        return as_address(self.node.address, "node")
-
-    def write_config(self, **changes: str | int) -> None:
-        document: dict[str, object] = {
-            "name": "node",
-            "state_dir": "state",
-            "policy": "policy.toml",
-            "wrapping_key": "wrapping.key",
-            "poll_interval_s": 0.05,
-            "task": {"reference": TOY},
-            "chain": {"address_book": "book.json", "keystore": "wallet.json"},
-            "aggregator": {"target": self.aggregator.target, "attempts": 1},
-            "tls": {"ca": "authority/ca.crt", "certificate": "node/tls.crt", "key": "node/tls.key"},
-        }
-        for key, value in changes.items():
-            table, _, name = key.partition("__")
-            section = document[table]
-            assert isinstance(section, dict)
-            section[name] = value
-        self.config.write_text(tomlkit.dumps(document))
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("site")
-    admin, operator = Account.create(), Account.create()
-    chain = DevChain(Genesis(chain_id=31337, timestamp=int(time.time())))
-    node = create_wallet(folder / "wallet.json", PASSWORD, iterations=2)
-    for account in (admin, operator, node):
-        chain.mine(balances={as_address(account.address, "account"): 10**20})
-    key = WrappingKey.generate()
-    key.save(folder / "wrapping.key", PASSWORD, iterations=2)
-    layout, genesis = describe_task(TOY, {}, seed=7)
-    model = ModelPolicy(
-        architecture=layout.digest,
-        parameters=layout.parameters,
-        genesis=compute_model_digest(layout.digest, genesis),
-        seed=7,
-    )
-    base, _, _ = make_policy(4)
-    policy = Policy(name="site", model=model, codec=base.codec, rounds=base.rounds, training=base.training)
-    (folder / "policy.toml").write_text(policy.dump_toml())
-    aggregator = open_aggregator(folder)
-    make_tls(folder, "node", authority=folder / "authority")
-    with DevChainServer(chain, port=0, block_time_s=0) as server:
-        book = deploy_federation(
-            server.url,
-            admin,
-            aggregator=as_address(operator.address, "operator"),
-            output=folder / "book.json",
-        )
-        ledger = Ledger.connect(server.url, book.contract, account=admin)
-        aggregator.servicer.federation = wire.GetFederationResponse(
-            chain_id=31337, contract=book.contract, policy_digest=policy.digest
-        )
-        connect = Ledger.connect(server.url, book.contract, account=operator)
-        yield Site(folder, chain, server, aggregator, ledger, connect, policy, node)
-    aggregator.stop()
-
-
-def register_and_admit(site: Site) -> None:
-    """Let the node in, whichever test comes first."""
-    site.write_config()
-    assert invoke("register", "--config", site.config).exception is None
-    if site.admin.member(site.address).status is not MemberStatus.ADMITTED:
-        site.admin.admit(site.address)
-    if site.admin.policy_version() == 0:
-        site.admin.adopt_policy(site.policy)
-
-
 def test_register_is_idempotent_and_the_policy_is_checked(site: Site) -> None:
     """Registering twice is one transaction, and no node runs under another policy than the ledger's."""
     site.write_config()
@@ -218,12 +114,16 @@ def test_register_is_idempotent_and_the_policy_is_checked(site: Site) -> None:
     assert events[0]["gas"] == 0
     key = WrappingKey.load(site.folder / "wrapping.key", PASSWORD)
     assert site.aggregator.servicer.public_keys == {key.digest: key.public_bytes}
-    applied = [e for e in site.admin.events(0, site.admin.block_number()) if hasattr(e, "certificate_digest")]
-    assert [event.certificate_digest for event in applied] == [
-        certificate_digest(site.folder / "node" / "tls.crt")
+    applied = [
+        event
+        for event in site.admin.events(0, site.admin.block_number())
+        if isinstance(event, MemberApplied) and event.node == site.address
+    ]
+    assert [(event.wrapping_key_digest, event.certificate_digest) for event in applied] == [
+        (key.digest, certificate_digest(site.folder / "node" / "tls.crt"))
     ]
 
-    register_and_admit(site)
+    site.register_and_admit()
     other = Policy.parse(site.policy.canonical().replace(b"site", b"tise"))
     (site.folder / "policy.toml").write_text(other.dump_toml())
     mismatch = refusal(invoke("run", "--config", site.config))
@@ -238,8 +138,8 @@ def test_run_ends_after_its_last_round(site: Site) -> None:
     site.write_config()
     peer = Account.create()
     site.chain.mine(balances={as_address(peer.address, "peer"): 10**20})
-    peer_ledger = Ledger.connect(site.server.url, site.admin.contract, account=peer)
-    register_and_admit(site)
+    peer_ledger = site.connect(peer)
+    site.register_and_admit()
     peer_ledger.register(make_digest("wrapping"), make_digest("certificate"))
     site.admin.admit(as_address(peer.address, "peer"))
     site.admin.request_epoch(as_address(peer.address, "peer"))
@@ -272,7 +172,7 @@ def test_run_names_what_is_wrong(
     message: str,
 ) -> None:
     """Each thing that can be missing is named with what was expected and where."""
-    register_and_admit(site)
+    site.register_and_admit()
     monkeypatch.setattr("fedproof.ledger.endpoint.time.sleep", lambda _seconds: None)
     site.write_config(**changes)
     error = refusal(invoke("run", "--config", site.config))

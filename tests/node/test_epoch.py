@@ -10,6 +10,7 @@ import pytest
 
 from fedproof.codec import Codec, SecretKey
 from fedproof.errors import NetworkError
+from fedproof.ledger.events import FailureReason
 from tests.node.world import Crash, Node, World
 
 MakeWorld = Callable[..., World]
@@ -172,6 +173,38 @@ def test_altered_package_is_refused(make_world: MakeWorld) -> None:
     root = world.history().epochs[1].wrapped_keys_root
     assert f"expected wrapped keys of root {root.hex()}" in other.log.of("error")[0]["message"]
     assert other.journal.wrapped_key(1) is None
+
+
+def test_next_epoch_does_not_wait_for_a_lost_one(make_world: MakeWorld) -> None:
+    """Where an epoch's package never came, its successor's key maker does its duty all the same."""
+    world = make_world(nodes=2)
+    maker, other = world.nodes
+    maker.start()
+    other.start()
+    world.admin.request_epoch(maker.address)
+    maker.settle()
+    del world.servicer.wrapped[1]
+    other.settle()
+    world.admin.request_epoch(other.address)
+    world.settle()
+    assert key_of(maker, 2) == key_of(other, 2)
+
+
+def test_refused_handover_does_not_end_the_daemon(make_world: MakeWorld) -> None:
+    """An aggregator that refuses the package is reported, and asked again."""
+    world = make_world(nodes=2)
+    maker = world.nodes[0]
+    for node in world.nodes:
+        node.start()
+    world.admin.request_epoch(maker.address)
+    while world.history().current_epoch is None:
+        maker.turn()
+    world.servicer.failures["PutWrappedKeys"] = [grpc.StatusCode.PERMISSION_DENIED]
+    world.operator.open_round(1)
+    world.operator.fail(1, FailureReason.ABANDONED)
+    maker.daemon.run(poll_interval_s=0.001, until_round=1)
+    assert "PERMISSION_DENIED" in maker.log.of("error")[0]["message"]
+    assert 1 in world.servicer.wrapped
 
 
 def test_new_epoch_for_a_new_member(make_world: MakeWorld) -> None:

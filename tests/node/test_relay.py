@@ -25,7 +25,7 @@ from fedproof.keys.tls import make_authority
 from fedproof.manifest import UpdateManifest
 from fedproof.merkle import leaf_digest
 from fedproof.wire import aggregation_pb2 as wire
-from tests.node.world import QUICK, RunningAggregator, make_tls
+from tests.node.aggregator import QUICK, RunningAggregator, make_tls
 
 NODE = Address(b"\x01" * 20)
 CHUNKS = [bytes([i]) * 1000 for i in range(5)]

@@ -24,7 +24,8 @@ from fedproof.digests import Digest
 from fedproof.errors import ConfigurationError, DigestMismatch, PolicyMismatch
 from fedproof.model import ModelLayout, TensorSpec
 from fedproof.wire import aggregation_pb2 as wire
-from tests.node.world import QUICK, Node, Recorder, World, make_policy
+from tests.node.aggregator import QUICK
+from tests.node.world import Node, Recorder, World, make_policy
 
 OTHER_KEY = Digest(b"\x01" * 32)
 

@@ -1,0 +1,204 @@
+"""The report for machines and for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from fedproof_auditor.findings import CHECKS, CheckFailed, Failure, Findings
+from fedproof_auditor.report import SHOWN_PER_CHECK, Report, as_document, describe
+from fedproof_auditor.verify import Audit
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedproof.ledger.events import ModelAttested
+from fedproof.store import ObjectStore
+from tests.auditor.world import NAMES, World, make_digest
+
+Hash = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
+AddressText = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+
+
+class Strict(BaseModel):
+    """A table of the report: nothing more, nothing less."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class FailureSchema(Strict):
+    """One mismatch."""
+
+    check: Annotated[int, Field(ge=1, le=12)]
+    round: int | None
+    node: str | None
+    address: AddressText | None
+    chunk: int | None
+    field: str
+    expected: str
+    got: str
+    message: str
+
+
+class BlockSchema(Strict):
+    """As of when."""
+
+    number: int
+    hash: Hash
+    timestamp: int
+
+
+class CheckSchema(Strict):
+    """One numbered check."""
+
+    number: Annotated[int, Field(ge=1, le=12)]
+    title: str
+    state: Literal["holds", "fails", "not done"]
+    covers: str
+    failures: list[FailureSchema]
+
+
+class RoundSchema(Strict):
+    """One round."""
+
+    round: int
+    phase: Literal["open", "sealed", "aggregated", "finalised", "failed"]
+    committed: list[str]
+    contributors: list[str]
+    excluded: dict[str, str]
+    stored: list[str] | None
+    model: Hash | None
+    attestations: int
+    dissenters: list[str]
+    failure: str | None
+
+
+class CountsSchema(Strict):
+    """How much was looked at."""
+
+    rounds: int
+    updates: int
+    chunks: int
+    bytes_added: int
+    seconds: float
+
+
+class ReportSchema(Strict):
+    """The whole of it, as docs/auditor.md describes it."""
+
+    holds: bool
+    first_failure: FailureSchema | None
+    chain_id: int | None
+    contract: AddressText
+    block: BlockSchema | None
+    selected_rounds: str
+    checks: list[CheckSchema]
+    rounds: list[RoundSchema]
+    counts: CountsSchema
+    notes: list[str]
+
+
+def report_of(world: World, audit: Audit, *, stopped_at: int = 0) -> Report:
+    """Return the report of an audit of the federation."""
+    return Report(
+        chain_id=world.evidence.chain_id,
+        contract=world.evidence.contract,
+        block=None if stopped_at else world.evidence.block,
+        audit=audit,
+        names=world.names,
+        seconds=1.25,
+        stopped_at=stopped_at,
+        events=len(world.evidence.events),
+    )
+
+
+def lines_of(report: Report) -> list[str]:
+    """Return what people see."""
+    return [line for line, _ in describe(report, tick="✓", cross="✗")]
+
+
+def test_a_sound_audit_has_the_documented_shape(world: World) -> None:
+    """The JSON of an audit that holds follows its schema, and names all twelve checks."""
+    document = as_document(report_of(world, world.audit()))
+    parsed = ReportSchema.model_validate(document)
+    assert parsed.holds
+    assert parsed.first_failure is None
+    assert [(check.number, check.state) for check in parsed.checks] == [(n, "holds") for n in CHECKS]
+    assert [each.phase for each in parsed.rounds] == ["finalised", "finalised", "finalised", "failed"]
+    assert parsed.rounds[2].excluded == {NAMES[2]: "not_uploaded"}
+    assert parsed.rounds[3].failure == "too_few_contributors"
+    assert parsed.counts.chunks == 18
+
+
+def test_a_failure_has_the_documented_shape(world: World, store: Path) -> None:
+    """The JSON of a refused audit names check, round, node by name and address, chunk and field."""
+    path = ObjectStore(store).object_path(world.leaves(2, 1)[1])
+    path.write_bytes(b"\x00" + path.read_bytes()[1:])
+    parsed = ReportSchema.model_validate(as_document(report_of(world, world.audit(store))))
+    first = parsed.first_failure
+    assert first is not None
+    assert (first.check, first.round, first.node, first.chunk) == (8, 2, NAMES[1], 1)
+    assert first.field == "stored ciphertext"
+    assert not parsed.holds
+    assert [check.number for check in parsed.checks if check.state == "fails"] == [8, 10]
+
+
+def test_people_see_every_check_with_what_it_covered(world: World) -> None:
+    """Each check has a line with a tick and a count; unusual rounds and the verdict follow."""
+    lines = lines_of(report_of(world, world.audit()))
+    assert sum(line.startswith(" ✓ ") for line in lines) == 12
+    assert any(line.endswith(": 18 chunks") for line in lines)
+    assert "round 3: hospital-c was excluded: not_uploaded" in lines
+    assert "round 4 failed while open: too_few_contributors; 1 committed update, 1 stored as a whole" in lines
+    assert lines[-1] == "every check holds"
+
+
+def test_people_see_what_failed_and_where(world: World) -> None:
+    """A failed check has a cross and its mismatches below it, and the last line repeats the first one."""
+    attested = world.find(ModelAttested, round=1, node=world.nodes[2])
+    audit = world.audit(events=world.change(attested, model_digest=make_digest("x")))
+    lines = lines_of(report_of(world, audit))
+    crossed = [i for i, line in enumerate(lines) if line.startswith(" ✗ ")]
+    assert [lines[i][3:6].strip() for i in crossed] == ["11"]
+    assert lines[crossed[0] + 1].strip().startswith("round 1, hospital-c, attested model: expected 0x")
+    assert "round 1: hospital-c attested another model" in lines
+    assert lines[-1].startswith("REFUSED at check 11: round 1, hospital-c, attested model: ")
+
+
+def test_many_failures_are_cut_for_people(world: World) -> None:
+    """People see the first few failures of a check and how many more there are; machines see all."""
+    failures = [Failure(check=8, field="x", expected="a", got="b", round=1, chunk=i) for i in range(20)]
+    report = report_of(world, Audit(findings=Findings(failures=failures)))
+    lines = lines_of(report)
+    assert sum("round 1, chunk" in line for line in lines[:-1]) == SHOWN_PER_CHECK
+    assert any("and 15 more" in line for line in lines)
+    assert len(as_document(report)["checks"][7]["failures"]) == 20
+
+
+def test_checks_that_were_not_done_do_not_hold(world: World) -> None:
+    """When the contract is another one, the other checks are neither ticked nor crossed."""
+    failure = Failure(check=1, field="code", expected="a", got="b")
+    report = report_of(world, Audit(findings=Findings(failures=[failure])), stopped_at=1)
+    parsed = ReportSchema.model_validate(as_document(report))
+    assert not parsed.holds
+    assert [check.state for check in parsed.checks] == ["fails", *["not done"] * 11]
+    assert sum(": not done" in line for line in lines_of(report)) == 11
+
+
+def test_the_first_failure_is_the_one_that_explains_the_others() -> None:
+    """The lowest check comes first, and within it the earliest round and chunk."""
+    findings = Findings()
+    for check, number, chunk in ((10, 1, 0), (8, 2, 0), (8, 1, 3), (8, 1, 2)):
+        with findings.collect():
+            raise CheckFailed(
+                Failure(check=check, field="x", expected="a", got="b", round=number, chunk=chunk)
+            )
+    first = findings.first()
+    assert first is not None
+    assert (first.check, first.round, first.chunk) == (8, 1, 2)
+
+
+def test_a_failure_says_where_it_is() -> None:
+    """Without names a node is its address, and an error's text carries the check's number."""
+    failure = Failure(check=8, field="x", expected="a", got="b", round=3, node=bytes(20), chunk=1)  # type: ignore[arg-type]
+    with pytest.raises(CheckFailed, match=r"check 8: round 3, 0x0{40}, chunk 1, x: expected a, got b"):
+        raise CheckFailed(failure)
