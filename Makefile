@@ -30,7 +30,7 @@ demo: install ## five rounds among three hospitals on an embedded chain, then th
 	$(BIN)/python scripts/demo.py $(ARGS)
 
 test: install tools ## every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: install tools ## lint, types, and generated files are fresh
 	$(BIN)/ruff check .

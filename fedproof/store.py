@@ -184,10 +184,7 @@ class ObjectStore:
         """Put the bytes at the path so that a crash leaves either all of them there or nothing."""
         partial = self.root / "partial"
         partial.mkdir(parents=True, exist_ok=True)
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _sync_folder(path.parent.parent)
-            _sync_folder(self.root)
+        _make_folder(path.parent)
         if not _holds(path, data):
             descriptor, name = tempfile.mkstemp(dir=partial)
             with os.fdopen(descriptor, "wb") as file:
@@ -214,6 +211,14 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise MissingObject(f"{path}: expected a stored object, found no file") from error
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder, and those above it, that a power failure does not take back."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
 
 
 def _sync_folder(path: Path) -> None:

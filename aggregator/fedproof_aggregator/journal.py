@@ -17,6 +17,7 @@ from fedproof.digests import Address, Digest, checksum_address
 from fedproof.errors import ConfigurationError
 
 _SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS federation (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     chain_id INTEGER NOT NULL,
@@ -42,6 +43,7 @@ CREATE TABLE IF NOT EXISTS aggregates (
     round INTEGER PRIMARY KEY,
     root BLOB NOT NULL
 );
+COMMIT;
 """
 
 

@@ -16,7 +16,7 @@ import grpc
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.digests import Digest, as_address, checksum_address
-from fedproof.errors import DigestMismatch, LedgerError, MalformedMessage, MissingObject
+from fedproof.errors import DigestMismatch, LedgerError, MalformedMessage, MissingObject, PeerError
 from fedproof.ledger.events import Phase
 from fedproof.ledger.history import RoundRecord
 from fedproof.store import ObjectStore
@@ -28,6 +28,10 @@ from fedproof_aggregator.refusal import Refused, malformed, not_found, out_of_tu
 from fedproof_aggregator.view import LedgerView
 
 STREAMS_PER_CLIENT = 8
+
+
+class _Interrupted(PeerError):
+    """A stream ended before its update was whole; what came stays, and a later stream brings the rest."""
 
 
 class AggregationService(AggregationServicer):
@@ -126,16 +130,15 @@ class AggregationService(AggregationServicer):
             try:
                 incoming = self._receive(start, request_iterator)
             except (Refused, MalformedMessage) as error:
-                # A stream that we end ourselves, on shutdown, looks to the loop like one that ended early.
-                kind = "upload_refused" if context.is_active() else "upload_interrupted"
-                self._logger.warning(kind, round=start.round, node=_name(start), reason=str(error))
-                raise
-            except grpc.RpcError:
-                reason = "the node went away"
                 self._logger.warning(
-                    "upload_interrupted", round=start.round, node=_name(start), reason=reason
+                    "upload_refused", round=start.round, node=_name(start), reason=str(error)
                 )
                 raise
+            except (_Interrupted, grpc.RpcError) as error:
+                # gRPC tells a node that went away, or our own shutdown, now as one and now as the other.
+                held = str(error) or "the connection was lost"
+                self._logger.warning("upload_interrupted", round=start.round, node=_name(start), reason=held)
+                context.abort(grpc.StatusCode.ABORTED, held)
         return wire.UploadResponse(chunks=len(incoming.chunk_digests), update_root=incoming.root)
 
     def DownloadUpdate(
@@ -186,7 +189,7 @@ class AggregationService(AggregationServicer):
                 raise malformed(f"{incoming.where}: expected a chunk, got {_kind(part)}")
             self._intake.accept(incoming, part.chunk)
         if not incoming.is_complete:
-            raise malformed(
+            raise _Interrupted(
                 f"{incoming.where}: expected {len(incoming.chunk_digests)} chunks, the stream ended with "
                 f"{incoming.held} of them held"
             )

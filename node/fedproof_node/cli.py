@@ -17,6 +17,7 @@ from fedproof.logs import configure_logs
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="A participant's node: init, then register, then run.",
     pretty_exceptions_enable=False,
 )

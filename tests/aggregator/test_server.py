@@ -113,7 +113,7 @@ def test_one_certificate_holds_a_bounded_number_of_streams(world: World) -> None
     world.deliver(1)
     release.set()
     for call in calls:
-        assert refusal(call.result)[0] is grpc.StatusCode.INVALID_ARGUMENT
+        assert refusal(call.result)[0] is grpc.StatusCode.ABORTED
     assert world.upload(0, update).chunks == 3
 
 

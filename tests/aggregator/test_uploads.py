@@ -68,7 +68,7 @@ def test_an_upload_resumes_at_the_first_missing_chunk(world: World, held: int) -
     """A stream that ends early is told so, and what it brought stays, also over a restart."""
     update = world.committed_update(0)
     code, message = refusal(lambda: world.upload(0, update, chunks=chunks_of(update, *range(held))))
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert code is grpc.StatusCode.ABORTED
     assert f"expected {CHUNKS} chunks, the stream ended with {held} of them held" in message
     assert world.standing(0) == wire.GetUploadResponse(next_chunk=held, complete=False)
     world.restart()

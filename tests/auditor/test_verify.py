@@ -16,10 +16,12 @@ from fedproof.ledger.events import (
     AggregatePublished,
     EpochPublished,
     EpochRequested,
+    Event,
     ExclusionReason,
     MemberAdmitted,
     MemberApplied,
     ModelAttested,
+    Phase,
     PolicyAdopted,
     RoundFailed,
     RoundFinalised,
@@ -206,6 +208,33 @@ def test_an_opening_must_fit_what_came_before(world: World, field: str, value: i
     assert first_of(audit).check == 4
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "field"),
+    [
+        (PolicyAdopted, {"version": 2}, "policy version"),
+        (EpochPublished, {"epoch": 2}, "epoch"),
+        (RoundSealed, {"deadline": 1}, "deadline in RoundSealed"),
+        (AggregatePublished, {"deadline": 2**39}, "deadline in AggregatePublished"),
+        (RoundFailed, {"phase": Phase.SEALED}, "phase in which it failed"),
+    ],
+)
+def test_every_step_must_fit_what_came_before(
+    world: World, kind: type[Event], changes: dict[str, object], field: str
+) -> None:
+    """A version, an epoch, a deadline or a phase that does not follow fails check 4, by field."""
+    audit = world.audit(events=world.change(world.find(kind), **changes))
+    assert field in {failure.field for failure in audit.findings.of(4)}
+
+
+def test_a_policy_does_not_move_the_head(world: World) -> None:
+    """A policy adopted later that names another head model than the last result fails check 4."""
+    again = replace(world.find(PolicyAdopted), version=2, head_model=make_digest("model 2"))
+    audit = world.audit(events=(*world.evidence.events, again))
+    assert [(each.check, each.field) for each in audit.findings.failures] == [
+        (4, "head model in policy version 2")
+    ]
+
+
 def test_a_round_opened_before_the_last_one_ended_is_refused(world: World) -> None:
     """Without the finalisation of round 1, the opening of round 2 fails check 4."""
     audit = world.audit(events=world.swap(world.find(RoundFinalised, round=1)))
@@ -241,6 +270,17 @@ def test_a_node_that_was_not_admitted_is_named(world: World) -> None:
     assert (failure.round, failure.node) == (1, world.nodes[2])
     assert failure.field == "standing of the committer"
     assert failure.got == "applied, first round 0"
+
+
+def test_a_node_that_never_applied_is_named(world: World) -> None:
+    """An admission without an application fails check 5."""
+    audit = world.audit(events=world.swap(world.find(MemberApplied, node=world.nodes[1])))
+    failure = audit.findings.of(5)[0]
+    assert (failure.node, failure.field, failure.got) == (
+        world.nodes[1],
+        "status before the admission",
+        "none",
+    )
 
 
 def test_a_node_that_joined_later_is_named(world: World) -> None:
@@ -478,6 +518,13 @@ def test_a_contributor_that_did_not_commit_is_named(world: World) -> None:
     assert [(each.round, each.node) for each in failures] == [(1, world.nodes[1])]
 
 
+def test_contributors_out_of_order_are_refused(world: World) -> None:
+    """Contributors that are not ascending fail check 9: the sum's manifest would not be the only one possible."""
+    sealed = world.find(RoundSealed, round=1)
+    audit = world.audit(events=world.change(sealed, contributors=sealed.contributors[::-1]))
+    assert [(each.round, each.field) for each in audit.findings.of(9)] == [(1, "contributors")]
+
+
 def test_an_exclusion_without_a_reason_is_refused(world: World) -> None:
     """An excluded node without a reason fails check 9."""
     audit = world.audit(events=world.change(world.find(RoundSealed, round=3), reasons=()))
@@ -611,6 +658,15 @@ def test_too_few_attestations_are_refused(world: World) -> None:
     assert "at least 2" in {each.expected for each in audit.findings.failures}
 
 
+def test_a_quorum_that_two_models_could_reach_is_refused(world: World) -> None:
+    """A quorum of no more than half of the cohort fails check 11."""
+    adopted = world.find(PolicyAdopted)
+    events = world.change(adopted, policy=replace(adopted.policy, attestation_quorum=1))
+    failures = world.audit(events=events).findings.of(11)
+    assert {each.round for each in failures} == {1, 2, 3}
+    assert {each.expected for each in failures} == {"more than half of the cohort of 3"}
+
+
 def test_attestations_after_the_finalisation_do_not_count(world: World) -> None:
     """Only attestations from before the finalisation make a quorum; later ones are welcome."""
     finalised = world.find(RoundFinalised, round=2)
@@ -670,7 +726,7 @@ def test_a_round_that_failed_after_its_sum_is_still_recomputed(world: World, sto
     place = {
         name: getattr(finalised, name) for name in ("block_number", "transaction_hash", "log_index", "round")
     }
-    failed = RoundFailed(phase=world.find(RoundFailed).phase.AGGREGATED, reason=3, **place)
+    failed = RoundFailed(phase=Phase.AGGREGATED, reason=3, **place)
     events = tuple(
         failed if event == finalised else event
         for event in world.evidence.events

@@ -1,18 +1,27 @@
-"""A federation of real processes trains, survives and is audited."""
+"""A federation of real processes trains, keeps its secrets, and is audited."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
-import time
+from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fedproof.ledger.events import RoundFinalised
-from fedproof.local import Event, LocalFederation
+from fedproof.codec import Codec, SecretKey
+from fedproof.digests import as_address
+from fedproof.keys.wrapping import WrappingKey, wrapping_info
+from fedproof.ledger.events import EpochPublished
+from fedproof.local import LocalFederation
+from fedproof.model import load_model
+from fedproof.policy import Policy
+from fedproof.store import ObjectStore
+from fedproof.wire.aggregation_pb2 import UploadRequest
 
-from .conftest import NODES, FinishedRun, audit, follow, make_plan, of_kind
+from .conftest import NODES, FinishedRun, audit, of_kind
 
 pytestmark = pytest.mark.e2e
 
@@ -69,74 +78,85 @@ def test_audit_names_the_round_node_and_chunk_of_a_flipped_byte(
     assert failure["chunk"] == 0
 
 
-def test_a_killed_node_resumes(tmp_path: Path) -> None:
-    """A node killed with SIGKILL after each step of a round still contributes, and leaves no worker."""
-    victim = "hospital-b"
-    moments = ("trained", "encrypted", "committed", "uploaded", "verified", "applied")
-    with LocalFederation(tmp_path / "run", make_plan(rounds=len(moments))) as federation:
-        federation.prepare()
-        federation.start()
-        events = kill_at_each(federation, victim, moments)
-        assert all(len(event["contributors"]) == 3 for event in of_kind(events, "sealed"))
-        assert {event["round"] for event in of_kind(events, "applied") if event["process"] == victim} == set(
-            range(1, 7)
-        )
-        assert audit(federation.folder).returncode == 0
-
-
-def test_a_killed_aggregator_resumes(tmp_path: Path) -> None:
-    """An aggregator killed with SIGKILL after each step of a round finishes that round after its restart."""
-    moments = ("round_opened", "upload_complete", "sealed", "aggregated")
-    with LocalFederation(tmp_path / "run", make_plan(rounds=len(moments))) as federation:
-        federation.prepare()
-        federation.start()
-        kill_at_each(federation, "aggregator", moments)
-        report = audit(federation.folder)
-        assert report.returncode == 0, report.stdout
-        assert {event.round for event in _finalised(federation)} == set(range(1, len(moments) + 1))
-
-
-def kill_at_each(federation: LocalFederation, victim: str, moments: tuple[str, ...]) -> list[Event]:
-    """Kill the victim at the first moment in round 1, the second in round 2, ...; return all events."""
-    events: list[Event] = []
-    for number, moment in enumerate(moments, start=1):
-        events += follow(
-            federation,
-            lambda event, number=number, moment=moment: (  # type: ignore[misc]
-                event["process"] == victim and event["event"] == moment and event["round"] == number
-            ),
-        )
-        workers = children(federation.pid(victim))
-        assert victim == "aggregator" or workers, "a node trains in a child process"
-        federation.kill(victim)
-        await_end(workers)
-        if victim == "aggregator":
-            federation.start_aggregator()
-        else:
-            federation.start_node(victim)
-    return events + follow(federation)
-
-
-def _finalised(federation: LocalFederation) -> list[RoundFinalised]:
+def reveal_epoch_key(federation: LocalFederation) -> SecretKey:
+    """Return the secret key as hospital-a's owner can: with its password and its wrapping key."""
+    folder = federation.folder / "nodes"
+    password = (folder / "hospital-a.password").read_text().strip()
+    wrapping_key = WrappingKey.load(folder / "hospital-a" / "wrapping.key", password)
+    store = ObjectStore(federation.folder / "aggregator" / "store")
+    node = next(
+        as_address(address, "run.json")
+        for address, name in federation.node_names.items()
+        if name == "hospital-a"
+    )
     ledger = federation.admin_ledger()
-    return [event for event in ledger.events(0, ledger.block_number()) if isinstance(event, RoundFinalised)]
+    published = next(e for e in ledger.events(0, ledger.block_number()) if isinstance(e, EpochPublished))
+    info = wrapping_info(
+        chain_id=ledger.chain_id,
+        contract=ledger.contract,
+        epoch=1,
+        node=node,
+        context_digest=published.context_digest,
+    )
+    return SecretKey(wrapping_key.unwrap(dict(store.get_wrapped_keys(1))[node], info=info))
 
 
-def await_end(pids: list[int], *, deadline_s: float = 10) -> None:
-    """Wait until none of the processes is alive."""
-    deadline = time.monotonic() + deadline_s
-    while alive := [pid for pid in pids if not _has_ended(pid)]:
-        assert time.monotonic() < deadline, f"still alive: {alive}"
-        time.sleep(0.02)
+def test_the_aggregator_never_holds_the_secret_key(finished_run: FinishedRun) -> None:
+    """Neither the aggregator's files nor its memory, searched while it is alive, contain the epoch's key."""
+    federation = finished_run.federation
+    key = reveal_epoch_key(federation)
+    policy = Policy.load(federation.folder / "policy.toml")
+    needles = {key.reveal(), key.expand(policy.codec_parameters()).tobytes()[:256]}
+    for path in (federation.folder / "aggregator").rglob("*"):
+        if path.is_file():
+            assert not any(needle in path.read_bytes() for needle in needles), path
+    assert not memory_holds(federation.pid("aggregator"), needles)
 
 
-def children(pid: int) -> list[int]:
-    raw = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(part) for part in raw.split()]
+def memory_holds(pid: int, needles: set[bytes]) -> bool:
+    """Return whether a process's readable memory contains one of the needles (Linux)."""
+    with open(f"/proc/{pid}/mem", "rb") as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span = re.match(r"([0-9a-f]+)-([0-9a-f]+) r", line)
+            if span is None or "[v" in line:
+                continue
+            start, end = (int(part, 16) for part in span.groups())
+            memory.seek(start)
+            try:
+                data = memory.read(end - start)
+            except OSError:
+                continue
+            if any(needle in data for needle in needles):
+                return True
+    return False
 
 
-def _has_ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+def test_nothing_that_leaves_a_node_is_in_the_clear(finished_run: FinishedRun) -> None:
+    """Of all bytes that nodes send, chunks are uniform noise without the key and the updates with it."""
+    federation, relay = finished_run.federation, finished_run.relay
+    key = reveal_epoch_key(federation)
+    policy = Policy.load(federation.folder / "policy.toml")
+    codec = Codec(policy.codec_parameters())
+    updates: dict[int, dict[bytes, bytes]] = defaultdict(dict)
+    for method, message in relay.requests:
+        if method == "Upload":
+            request = UploadRequest.FromString(message)
+            if request.HasField("start"):
+                start = request.start
+            else:
+                updates[start.round][start.node] = request.chunk.data
+    assert {number: len(chunks) for number, chunks in updates.items()} == {1: 3, 2: 3}
+    everything = b"".join(message for _, message in relay.requests)
+    for path in (federation.folder / "nodes").rglob("*.model"):
+        _, flat = load_model(path)
+        assert flat.tobytes()[:64] not in everything
+    for chunks in updates.values():
+        for chunk in chunks.values():
+            counts = np.bincount(np.frombuffer(chunk, dtype=np.uint8), minlength=256)
+            expected = len(chunk) / 256
+            chi_square = float(((counts - expected) ** 2 / expected).sum())
+            assert chi_square < 400, "255 degrees of freedom: beyond 400 once in 10^8 for uniform bytes"
+        sums = codec.decrypt_chunk(
+            codec.sum_chunks(chunks.values()), key, contributors=3, index=0, length=policy.model.parameters
+        )
+        assert np.count_nonzero(sums) > sums.size // 2, "with the key, the same bytes are the updates"

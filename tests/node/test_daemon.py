@@ -56,6 +56,20 @@ def test_the_mean_is_weighted_over_the_contributors(make_world: MakeWorld) -> No
     assert np.abs(world.nodes[0].models.load(model) - expected).max() < step
 
 
+def test_a_larger_model_is_verified_as_each_node_asks(make_world: MakeWorld) -> None:
+    """A model of three chunks is recomputed wholly by a node that wants all, and in one chunk by another."""
+    world = make_world(nodes=2, length=2 * 131_072 + 1000)
+    assert world.chunks == 3
+    thorough, trusting = world.nodes
+    thorough.settings = {"verify": {"chunks": "all"}}
+    trusting.settings = {"verify": {"chunks": 1}}
+    world.begin_epoch()
+    model = world.play_round(1)
+    assert list(world.history().rounds[1].attestations.values()) == [model, model]
+    counts = [node.log.of("verified")[0] for node in world.nodes]
+    assert [(entry["chunks"], entry["of"]) for entry in counts] == [(3, 3), (1, 3)]
+
+
 EVENTS_OF_A_ROUND = [
     ("phase", "training"),
     ("trained", None),
@@ -126,6 +140,10 @@ def break_with_nan(flat: np.ndarray) -> None:
     flat[3] = math.nan
 
 
+def break_with_infinity(flat: np.ndarray) -> None:
+    flat[-1] = math.inf
+
+
 def break_by_raising(_flat: np.ndarray) -> None:
     raise TaskFailed("task: train raised: the disk with the X-rays is not mounted")
 
@@ -134,38 +152,35 @@ def break_by_dying(_flat: np.ndarray) -> None:
     raise WorkerDied("training process: was ended by SIGSEGV")
 
 
-def break_with_infinity(flat: np.ndarray) -> None:
-    flat[-1] = math.inf
+FAULTS = {
+    1: (break_with_nan, "expected finite values, got nan at index 3"),
+    2: (break_with_infinity, "expected finite values, got inf at index 299"),
+    3: (break_by_raising, "X-rays"),
+    4: (break_by_dying, "SIGSEGV"),
+}
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (break_with_nan, "expected finite values, got nan at index 3"),
-        (break_with_infinity, "expected finite values, got inf at index 299"),
-        (break_by_raising, "X-rays"),
-        (break_by_dying, "SIGSEGV"),
-    ],
-)
-def test_one_bad_update_stops_nobody(
-    make_world: MakeWorld, spoil: Callable[[np.ndarray], None], reason: str
-) -> None:
+def test_one_bad_update_stops_nobody(make_world: MakeWorld) -> None:
     """A node whose training went wrong skips the round; the others finish it, and it applies their result."""
     world = make_world(nodes=3)
     world.begin_epoch()
     bad = world.nodes[1]
-    bad.trainer.spoil = spoil
-    world.open_round(1)
-    world.settle()
-    assert reason in reason_of_skip(bad, 1)
-    assert bad.address not in world.history().rounds[1].commitments
-    world.seal(1, after_deadline=True)
-    world.aggregate(1)
-    world.settle()
-    model = world.finalise(1)
-    world.settle()
-    assert list(world.history().rounds[1].attestations.values()) == [model] * 3
-    assert bad.models.holds(model)
+    for number, (spoil, reason) in FAULTS.items():
+        bad.trainer.spoil = spoil
+        world.open_round(number)
+        world.settle()
+        assert reason in reason_of_skip(bad, number)
+        assert bad.address not in world.history().rounds[number].commitments
+        if number > 1:
+            world.fail(number)
+            continue
+        world.seal(number, after_deadline=True)
+        world.aggregate(number)
+        world.settle()
+        model = world.finalise(number)
+        world.settle()
+        assert list(world.history().rounds[number].attestations.values()) == [model] * 3
+        assert bad.models.holds(model)
 
 
 def forge_bit(sums: list[bytes]) -> None:

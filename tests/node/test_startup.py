@@ -82,8 +82,7 @@ def test_another_policy_names_both_digests(make_world: Callable[..., World]) -> 
     assert other.digest.hex() in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["chain_id", "contract", "policy_digest"])
-def test_another_federations_aggregator_is_refused(make_world: Callable[..., World], field: str) -> None:
+def test_another_federations_aggregator_is_refused(make_world: Callable[..., World]) -> None:
     """An aggregator of another chain, contract or policy gets nothing from this node."""
     world = make_world(nodes=2)
     node = world.nodes[0]
@@ -103,9 +102,10 @@ def test_another_federations_aggregator_is_refused(make_world: Callable[..., Wor
     with Relay(world.aggregator.target, node.tls, patience=QUICK) as relay:
         world.servicer.federation = wire.GetFederationResponse(**right)
         verify_aggregator(relay, membership)
-        world.servicer.federation = wire.GetFederationResponse(**{**right, field: wrong[field]})
-        with pytest.raises(DigestMismatch, match=f"aggregator {world.aggregator.target}: expected chain"):
-            verify_aggregator(relay, membership)
+        for field, value in wrong.items():
+            world.servicer.federation = wire.GetFederationResponse(**{**right, field: value})
+            with pytest.raises(DigestMismatch, match=f"aggregator {world.aggregator.target}: expected chain"):
+                verify_aggregator(relay, membership)
 
 
 def admission(world: World, node: Node, log: Recorder, *, key: Digest | None = None) -> None:

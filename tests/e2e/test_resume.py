@@ -1,0 +1,88 @@
+"""Daemons killed with SIGKILL go on where they were."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from fedproof.ledger.events import RoundFinalised
+from fedproof.local import Event, LocalFederation
+
+from .conftest import audit, follow, make_plan, of_kind
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_killed_node_resumes(tmp_path: Path) -> None:
+    """A node killed with SIGKILL after each step of a round still contributes, and leaves no worker."""
+    victim = "hospital-b"
+    moments = ("trained", "encrypted", "committed", "uploaded", "verified", "applied")
+    with LocalFederation(tmp_path / "run", make_plan(rounds=len(moments))) as federation:
+        federation.prepare()
+        federation.start()
+        events = kill_at_each(federation, victim, moments)
+        assert all(len(event["contributors"]) == 3 for event in of_kind(events, "sealed"))
+        assert {event["round"] for event in of_kind(events, "applied") if event["process"] == victim} == set(
+            range(1, 7)
+        )
+        assert audit(federation.folder).returncode == 0
+
+
+def test_a_killed_aggregator_resumes(tmp_path: Path) -> None:
+    """An aggregator killed with SIGKILL after each step of a round finishes that round after its restart."""
+    moments = ("round_opened", "upload_complete", "sealed", "aggregated")
+    with LocalFederation(tmp_path / "run", make_plan(rounds=len(moments))) as federation:
+        federation.prepare()
+        federation.start()
+        kill_at_each(federation, "aggregator", moments)
+        report = audit(federation.folder)
+        assert report.returncode == 0, report.stdout
+        assert {event.round for event in _finalised(federation)} == set(range(1, len(moments) + 1))
+
+
+def kill_at_each(federation: LocalFederation, victim: str, moments: tuple[str, ...]) -> list[Event]:
+    """Kill the victim at the first moment in round 1, the second in round 2, ...; return all events."""
+    events: list[Event] = []
+    for number, moment in enumerate(moments, start=1):
+        events += follow(
+            federation,
+            lambda event, number=number, moment=moment: (  # type: ignore[misc]
+                event["process"] == victim and event["event"] == moment and event["round"] == number
+            ),
+        )
+        workers = children(federation.pid(victim))
+        assert victim == "aggregator" or workers, "a node trains in a child process"
+        federation.kill(victim)
+        await_end(workers)
+        if victim == "aggregator":
+            federation.start_aggregator()
+        else:
+            federation.start_node(victim)
+    return events + follow(federation)
+
+
+def _finalised(federation: LocalFederation) -> list[RoundFinalised]:
+    ledger = federation.admin_ledger()
+    return [event for event in ledger.events(0, ledger.block_number()) if isinstance(event, RoundFinalised)]
+
+
+def await_end(pids: list[int], *, deadline_s: float = 10) -> None:
+    """Wait until none of the processes is alive."""
+    deadline = time.monotonic() + deadline_s
+    while alive := [pid for pid in pids if not _has_ended(pid)]:
+        assert time.monotonic() < deadline, f"still alive: {alive}"
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    raw = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(part) for part in raw.split()]
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
