@@ -262,8 +262,9 @@ contract Federation is IFederation, AccessControl {
         Phase phase = current.phase;
         if (phase == Phase.None) revert WrongRound(currentRound, number);
         if (phase == Phase.Finalised || phase == Phase.Failed) revert WrongPhase(number, phase);
-        if (block.timestamp <= current.deadline && !hasRole(AGGREGATOR_ROLE, msg.sender)) {
-            revert DeadlineNotReached(number, current.deadline, uint40(block.timestamp));
+        if (!hasRole(AGGREGATOR_ROLE, msg.sender)) {
+            uint40 overdue = current.deadline + _policies[current.policyVersion].aggregateWindow;
+            if (block.timestamp <= overdue) revert DeadlineNotReached(number, overdue, uint40(block.timestamp));
         }
 
         _enter(current, Phase.Failed, 0);

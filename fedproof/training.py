@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedproof.errors import ConfigurationError, TaskFailed, WorkerDied
+from fedproof.keys.wallet import PASSWORD_VARIABLE
 from fedproof.model import ModelLayout
 from fedproof.policy import TrainingPlan
 from fedproof.task import EvaluationResult
@@ -194,10 +195,12 @@ def make_child_environment(threads: int) -> dict[str, str]:
     """Return the environment of a process that runs tasks with so many threads.
 
     It looks for modules where this process does and, last, in the working directory. Start it with
-    `python -P`, or a file in the working directory could hide one of the standard library.
+    `python -P`, or a file in the working directory could hide one of the standard library. The password of
+    this node's keys is none of a task's business and is left out.
     """
     path = [*filter(None, sys.path), os.getcwd()]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": str(threads)}
+    inherited = {name: value for name, value in os.environ.items() if name != PASSWORD_VARIABLE}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": str(threads)}
 
 
 def _spawn(threads: int) -> tuple[Connection[Request, Reply], subprocess.Popen[bytes]]:

@@ -16,7 +16,7 @@ import pytest
 
 from fedproof.errors import ConfigurationError, TaskFailed, WorkerDied
 from fedproof.policy import TrainingPlan
-from fedproof.training import TrainingWorker, describe_task
+from fedproof.training import TrainingWorker, describe_task, make_child_environment
 
 PLAN = TrainingPlan(epochs=2, batch_size=16, learning_rate=0.05, momentum=0.9, weight_decay=0.0)
 BREAST_CANCER = "fedproof.tasks.breast_cancer:BreastCancer"
@@ -274,3 +274,12 @@ def test_threads_are_limited() -> None:
     """torch computes with as many threads as the worker was given."""
     with TrainingWorker("odd:Odd", {"what": "threads"}, seed=1, threads=2) as worker:
         assert worker.train(worker.describe()[1], PLAN, 1).examples == 2
+
+
+def test_a_task_does_not_see_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of the process that runs a user's task lacks the password of the node's keys."""
+    monkeypatch.setenv("FEDPROOF_PASSWORD", "correct horse")
+    monkeypatch.setenv("FEDPROOF_DATA", "/data")
+    environment = make_child_environment(1)
+    assert "correct horse" not in environment.values()
+    assert environment["FEDPROOF_DATA"] == "/data"

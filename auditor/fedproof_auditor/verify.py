@@ -106,9 +106,9 @@ def verify(
     audit = Audit()
     findings = audit.findings
     with findings.collect():
-        verify_code(evidence.code)
+        verify_code(evidence.code)  # 1
     with findings.collect():
-        _verify_events(evidence)
+        _verify_events(evidence)  # 2
     audit.chronicle = replay(evidence.events, evidence.timestamps, findings)  # 4, 5
     policies = verify_documents(audit.chronicle, documents, store, findings)  # 3
     verify_epochs(audit.chronicle, policies, store, findings)  # 6
@@ -117,14 +117,14 @@ def verify(
         if adopted is None:
             continue  # check 4 has found that
         if record.sealed:
-            findings.failures += verify_seal(record, adopted.policy)
+            findings.failures += verify_seal(record, adopted.policy)  # 9
         if record.finalised:
-            findings.failures += verify_attestations(record, adopted.policy)
+            findings.failures += verify_attestations(record, adopted.policy)  # 11
     _examine_selected(  # 7, 8, 9, 10
         audit, evidence, policies, store, is_selected=is_selected, examine=examine, progress=progress
     )
     with findings.collect():
-        verify_head_model(audit.chronicle, evidence.head_model)
+        verify_head_model(audit.chronicle, evidence.head_model)  # 12
     return audit
 
 

@@ -30,7 +30,8 @@ interface IFederation {
     /// @param attestationQuorum Equal attestations that finalise a round.
     /// @param maxExamples Largest example count that a commitment may carry.
     /// @param commitWindow Seconds from the opening to the commitment deadline.
-    /// @param aggregateWindow Seconds from the sealing to the deadline for the aggregate.
+    /// @param aggregateWindow Seconds from the sealing to the deadline for the aggregate. Also the overdue window: the
+    /// seconds after the deadline of any phase in which still only the aggregator may fail the round.
     /// @param attestWindow Seconds from the aggregate to the deadline for attestations.
     struct Policy {
         bytes32 digest;
@@ -56,7 +57,8 @@ interface IFederation {
     /// @notice A round's standing.
     /// @param cohort How many nodes were admitted when the round opened. Nobody joins a cohort afterwards, so at most
     /// `cohort` nodes ever attest, and one digest at most can gather more than half of them.
-    /// @param deadline Unix time after which the phase is overdue: commitments are refused, and anyone may fail the round.
+    /// @param deadline Unix time after which the phase is overdue: commitments are refused, and an overdue window later
+    /// (`Policy.aggregateWindow` of the round's own policy) anyone may fail the round.
     struct Round {
         Phase phase;
         uint16 minContributors;
@@ -107,6 +109,7 @@ interface IFederation {
     error WrongRound(uint32 expected, uint32 actual);
     error WrongPhase(uint32 round, Phase actual);
     error DeadlinePassed(uint32 round, uint40 deadline, uint40 time);
+    /// @notice `deadline` has to have passed first. For `fail` that is the phase's deadline plus the overdue window.
     error DeadlineNotReached(uint32 round, uint40 deadline, uint40 time);
     error AlreadyCommitted(uint32 round, address node);
     error AlreadyAttested(uint32 round, address node);
@@ -166,7 +169,8 @@ interface IFederation {
     /// @notice Make the attested model the head. Anyone, once the quorum is reached.
     function finalise(uint32 round, bytes32 modelDigest) external;
 
-    /// @notice Give a round up. The aggregator at any time; anyone after the phase's deadline.
+    /// @notice Give a round up. The aggregator at any time; anyone once the overdue window after the phase's deadline has
+    /// passed. Until then nobody else ends a round that the aggregator can still seal or anyone finalise.
     function fail(uint32 round, uint8 reason) external;
 
     function historyHash() external view returns (bytes32);

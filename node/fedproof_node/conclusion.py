@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.codec import SecretKey
-from fedproof.digests import Address, Digest
+from fedproof.digests import Address, Digest, checksum_address
 from fedproof.errors import (
     DigestMismatch,
     LedgerError,
     MissingObject,
+    PeerError,
     Reverted,
     TaskFailed,
     WorkerDied,
@@ -75,13 +76,16 @@ class Concluder:
         self._log = log
 
     def is_drawable(self, record: RoundRecord) -> bool:
-        """Return whether the block that the draw depends on has been mined."""
-        return record.aggregated_block is not None and self._ledger.block_number() > record.aggregated_block
+        """Return whether the block that the draw depends on has been mined, or nothing is left to a draw."""
+        if record.aggregated_block is None:
+            return False
+        return self._is_whole() or self._ledger.block_number() > record.aggregated_block
 
     def conclude(self, record: RoundRecord, history: History) -> None:
         """Verify, decrypt and apply a round's sum; the new model is on the disk and in the journal
         afterwards.
 
+        0. The seal accounts for every committed node: it contributes, or is excluded for a reason.
         1. The aggregate's header is proven by the published root and says what the ledger says.
         2. Every chunk of it has its proven leaf digest.
         3. The drawn chunks are the sums of the sealed contributors' committed chunks, none of which stands in
@@ -94,6 +98,11 @@ class Concluder:
             PolicyMismatch: the round follows another policy than this node's.
         """
         number = record.number
+        if record.unaccounted:  # 0
+            raise PeerError(
+                f"round {number}: expected the seal to count or exclude every committed node, it leaves out "
+                + ", ".join(map(checksum_address, record.unaccounted))
+            )
         facts = self._membership.facts(record, history)
         base = self._models.load(record.base_model)
         secret_key = self._keys.open(record.epoch, history)
@@ -139,6 +148,12 @@ class Concluder:
         """Remove the round's spooled aggregate."""
         self._spool(record).clear()
 
+    def _is_whole(self) -> bool:
+        """Return whether this node recomputes every chunk."""
+        membership = self._membership
+        chunks = membership.codec.parameters.chunk_count(membership.policy.model.parameters)
+        return self._verify.chunks == "all" or self._verify.chunks >= chunks
+
     # 1, 2
 
     def _download(self, facts: RoundFacts, spool: Spool) -> tuple[Digest, ...]:
@@ -151,7 +166,7 @@ class Concluder:
     # 3
 
     def _draw(self, record: RoundRecord, facts: RoundFacts) -> tuple[int, ...]:
-        if self._verify.chunks == "all":
+        if self._verify.chunks == "all" or self._is_whole():
             return tuple(range(facts.chunks))
         if record.aggregated_block is None:
             raise LedgerError(f"round {record.number}: expected a block that holds AggregatePublished")

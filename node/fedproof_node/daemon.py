@@ -6,6 +6,7 @@ that begins anew. One act a turn: whatever happens meanwhile on the ledger is se
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,8 +104,9 @@ class Daemon:
             try:
                 has_acted = self.turn()
                 failures = 0
-            except (NetworkError, LedgerError, PeerError) as error:
-                # The outside world failed, after its own retries. What was journalled stands.
+            except (NetworkError, LedgerError, PeerError, OSError, sqlite3.OperationalError) as error:
+                # The outside world failed, after its own retries, or the disk is full. What was journalled
+                # stands.
                 self._log.error("error", message=str(error))
                 failures = min(failures + 1, _MOST_DOUBLINGS)
                 time.sleep(min(_LONGEST_PAUSE_S, poll_interval_s * 2**failures))
@@ -186,7 +188,16 @@ class Daemon:
             self._journal.advance(number, Stage.FINISHED, reason=_NOT_IN_COHORT)
             return
         try:
+            was_uploaded = self._journal.entry(number).stage is Stage.UPLOADED
             self._parts.concluder.conclude(record, history)
+            if was_uploaded and self._parts.node in record.excluded:
+                # The aggregator acknowledged every chunk, and only this node can know that.
+                reason = record.excluded[self._parts.node]
+                message = (
+                    f"round {number}: the aggregator acknowledged this node's whole update, and sealed "
+                    f"the round without it for reason {reason}; ask its operator why"
+                )
+                self._log.error("error", message=message, round=number)
         except NoKeyForUs as error:
             self._journal.advance(number, Stage.FINISHED, reason=str(error))
             self._log.info("waiting", reason=str(error))

@@ -18,7 +18,7 @@ from fedproof.ledger.client import BlockRef
 from fedproof.ledger.events import FailureReason, Phase
 from fedproof.wire import aggregation_pb2 as wire
 from tests.aggregator.world import POLICY, World, encrypted, refusal, wrapped_keys
-from tests.chain import make_digest
+from tests.chain import AGGREGATE_WINDOW_S, make_digest
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_a_round_that_somebody_else_ended_is_reported(world: World) -> None:
     assert (line["round"], line["model"], line["attestations"], line["gas"]) == (1, model, 3, 0)
     world.store.put_wrapped_keys(1, wrapped_keys(world.federation))
     settle(world)
-    world.pass_deadline(2)
+    world.pass_deadline(2, by_s=AGGREGATE_WINDOW_S + 1)
     world.node(3).fail(2, FailureReason.NO_QUORUM)
     world.daemon.step()
     (line,) = world.of_kind("round_failed")

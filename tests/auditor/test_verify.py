@@ -435,6 +435,14 @@ def test_a_manifest_must_say_what_the_ledger_says(
     assert first.field == f"manifest's {field}"
 
 
+def test_a_sum_is_no_update(world: World) -> None:
+    """A node that commits to the header of a sum fails check 7."""
+    committed = world.commitment(2, 0)
+    root = world.find(AggregatePublished, round=1).aggregate_root
+    first = first_of(world.audit(events=world.change(committed, update_root=root)))
+    assert (first.check, first.round, first.node, first.field) == (7, 2, world.nodes[0], "kind of manifest")
+
+
 # 8: chunks
 
 
@@ -519,7 +527,7 @@ def test_a_contributor_that_did_not_commit_is_named(world: World) -> None:
 
 
 def test_contributors_out_of_order_are_refused(world: World) -> None:
-    """Contributors that are not ascending fail check 9: the sum's manifest would not be the only one possible."""
+    """Contributors that are not ascending fail check 9."""
     sealed = world.find(RoundSealed, round=1)
     audit = world.audit(events=world.change(sealed, contributors=sealed.contributors[::-1]))
     assert [(each.round, each.field) for each in audit.findings.of(9)] == [(1, "contributors")]

@@ -13,7 +13,7 @@ from fedproof.ledger.events import (
     RoundFailed,
     RoundFinalised,
 )
-from tests.chain import Federation, make_digest
+from tests.chain import AGGREGATE_WINDOW_S, Federation, make_digest
 from tests.contracts.refusals import refuses
 
 MODEL = make_digest("model")
@@ -119,11 +119,15 @@ def test_finalise_at_the_quorum(aggregated: Federation) -> None:
 
 
 def test_finalise_after_the_deadline(aggregated: Federation) -> None:
-    """A quorum that was reached in time counts until somebody fails the round."""
+    """A quorum that was reached in time counts, and in the overdue window no outsider can undo it."""
     aggregated.nodes[0].attest(1, MODEL)
     aggregated.nodes[1].attest(1, MODEL)
-    aggregated.pass_deadline()
+    deadline = aggregated.admin.round(1).deadline
+    aggregated.pass_deadline(by_s=1)
+    with refuses("DeadlineNotReached", round=1, deadline=deadline + AGGREGATE_WINDOW_S, time=deadline + 1):
+        aggregated.outsider.fail(1, FailureReason.NO_QUORUM)
     aggregated.outsider.finalise(1, MODEL)
+    assert aggregated.admin.head_model() == MODEL
 
 
 def test_finalise_once(aggregated: Federation) -> None:
@@ -150,16 +154,44 @@ def test_the_aggregator_fails_a_round_at_any_time(stage: str, request: pytest.Fi
 
 
 @pytest.mark.parametrize("stage", ["opened", "sealed", "aggregated"])
-def test_anyone_fails_a_round_after_its_deadline(stage: str, request: pytest.FixtureRequest) -> None:
-    """Nobody is held up by an aggregator that has gone: after the deadline, not at it."""
+def test_anyone_fails_a_round_after_the_overdue_window(stage: str, request: pytest.FixtureRequest) -> None:
+    """Nobody is held up by an aggregator that has gone: after the overdue window, not at its end."""
     federation: Federation = request.getfixturevalue(stage)
-    deadline = federation.admin.round(1).deadline
-    federation.pass_deadline(by_s=0)
-    with refuses("DeadlineNotReached", round=1, deadline=deadline, time=deadline):
+    overdue = federation.admin.round(1).deadline + AGGREGATE_WINDOW_S
+    federation.pass_deadline(by_s=AGGREGATE_WINDOW_S)
+    with refuses("DeadlineNotReached", round=1, deadline=overdue, time=overdue):
         federation.outsider.fail(1, FailureReason.NO_QUORUM)
-    federation.pass_deadline(by_s=1)
+    federation.pass_deadline(by_s=AGGREGATE_WINDOW_S + 1)
     federation.outsider.fail(1, FailureReason.NO_QUORUM)
     assert federation.admin.round(1).phase is Phase.FAILED
+
+
+def test_an_outsider_cannot_fail_a_round_before_its_seal(opened: Federation) -> None:
+    """With one node silent, the aggregator seals after the deadline, also where an outsider comes first."""
+    contributors = opened.commit(0, 1)
+    deadline = opened.admin.round(1).deadline
+    opened.pass_deadline(by_s=1)
+    with refuses("DeadlineNotReached", round=1, deadline=deadline + AGGREGATE_WINDOW_S, time=deadline + 1):
+        opened.outsider.fail(1, FailureReason.NO_QUORUM)
+    opened.aggregator.seal(1, contributors)
+    assert opened.admin.round(1).phase is Phase.SEALED
+
+
+def test_seal_after_the_overdue_window(opened: Federation) -> None:
+    """A round that nobody has failed can still be sealed, however late."""
+    contributors = opened.commit(0, 1)
+    opened.pass_deadline(by_s=AGGREGATE_WINDOW_S + 1)
+    opened.aggregator.seal(1, contributors)
+    assert opened.admin.round(1).phase is Phase.SEALED
+
+
+def test_the_overdue_window_is_of_the_rounds_own_policy(opened: Federation) -> None:
+    """A policy that is adopted meanwhile does not shorten it."""
+    opened.adopt_policy(aggregate_window=1)
+    overdue = opened.admin.round(1).deadline + AGGREGATE_WINDOW_S
+    opened.pass_deadline(by_s=AGGREGATE_WINDOW_S)
+    with refuses("DeadlineNotReached", round=1, deadline=overdue, time=overdue):
+        opened.outsider.fail(1, FailureReason.NO_QUORUM)
 
 
 def test_fail_refuses_rounds_that_are_not_under_way(opened: Federation) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +18,8 @@ import pytest
 import requests
 from eth_account import Account
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.foundry import find_tool
+
 KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 ONE = "0x" + "11" * 20
 
@@ -163,12 +163,7 @@ def test_refuses_to_start(tmp_path: Path, options: list[str], message: str) -> N
 
 def test_cast() -> None:
     """Foundry's cast sends a transaction, reads a revert's bytes and finds its way about the chain."""
-    cast = shutil.which("cast") or shutil.which(
-        "cast", path=REPOSITORY / "contracts/node_modules/@foundry-rs/cast-linux-amd64/bin"
-    )
-    if cast is None:
-        pytest.skip("cast is neither on the PATH nor in contracts/node_modules (npm @foundry-rs/cast)")
-
+    cast = find_tool("cast")
     with running("--block-time", "0.05") as process:
 
         def run(*arguments: str, status: int = 0) -> str:

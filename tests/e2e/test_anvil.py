@@ -8,7 +8,7 @@ import pytest
 
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.local import LocalFederation
-from tests.anvil import run_anvil
+from tests.foundry import run_anvil
 
 from .conftest import audit, follow, make_plan, of_kind
 

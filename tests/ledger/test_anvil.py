@@ -18,8 +18,8 @@ from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.events import ExclusionReason, Phase
 from fedproof.ledger.history import History
 from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
-from tests.anvil import run_anvil
 from tests.chain import make_account, make_digest
+from tests.foundry import run_anvil
 
 ADMIN, AGGREGATOR = make_account(1), make_account(2)
 NODES = sorted((make_account(number) for number in (3, 4, 5)), key=lambda account: account.address.lower())

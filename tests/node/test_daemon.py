@@ -11,9 +11,9 @@ import pytest
 from fedproof_node.journal import Stage
 
 from fedproof.codec import Codec
-from fedproof.digests import Digest
+from fedproof.digests import Digest, checksum_address
 from fedproof.errors import LedgerUnreachable, TaskFailed, WorkerDied
-from fedproof.ledger.events import Phase
+from fedproof.ledger.events import ExclusionReason, Phase
 from tests.node.world import World, reason_of_skip
 
 MakeWorld = Callable[..., World]
@@ -212,6 +212,43 @@ def test_a_forged_sum_is_neither_decrypted_nor_attested(
     world.fail(1)
     world.settle()
     assert world.play_round(2) == world.history().head_model
+
+
+def commit_all(world: World) -> None:
+    """Open round 1, let every node commit and upload, and let the deadline pass."""
+    world.begin_epoch()
+    world.open_round(1)
+    world.settle()
+    world.chain_federation.pass_deadline(1)
+
+
+def test_a_seal_that_leaves_out_a_committed_node_is_refused(make_world: MakeWorld) -> None:
+    """Nobody decrypts or attests a sum whose seal neither counts nor excludes a node that committed."""
+    world = make_world(nodes=3)
+    commit_all(world)
+    *counted, dropped = sorted(node.address for node in world.nodes)
+    world.operator.seal(1, counted)
+    world.aggregate(1)
+    world.settle()
+    assert not world.history().rounds[1].attestations
+    for node in world.nodes:
+        (error,) = node.log.of("error")
+        assert "expected the seal to count or exclude every committed node" in error["message"]
+        assert checksum_address(dropped) in error["message"]
+
+
+def test_a_node_says_when_its_acknowledged_update_is_excluded(make_world: MakeWorld) -> None:
+    """The node whose whole update was taken and then excluded logs it, and follows the round all the same."""
+    world = make_world(nodes=3)
+    commit_all(world)
+    *counted, dropped = sorted(node.address for node in world.nodes)
+    world.operator.seal(1, counted, [(dropped, ExclusionReason.NOT_UPLOADED)])
+    world.aggregate(1)
+    world.settle()
+    assert len(world.history().rounds[1].attestations) == 3
+    errors = {node.address: [entry["message"] for entry in node.log.of("error")] for node in world.nodes}
+    assert [address for address, messages in errors.items() if messages] == [dropped]
+    assert "acknowledged this node's whole update, and sealed the round without it" in errors[dropped][0]
 
 
 def test_a_restart_names_what_it_resumes(make_world: MakeWorld) -> None:

@@ -1,4 +1,4 @@
-"""Foundry's anvil: a chain that is not ours."""
+"""Foundry's tools: anvil, a chain that is not ours, and cast, a client that is not ours."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-LOCAL_ANVIL = Path(__file__).parents[1] / "contracts" / "node_modules" / ".bin" / "anvil"
+TOOLS = Path(__file__).parents[1] / "contracts" / "node_modules" / ".bin"
 
 
-def find_anvil() -> str:
-    """Return anvil's path, or skip; in CI its absence is a failure."""
-    found = str(LOCAL_ANVIL) if LOCAL_ANVIL.is_file() else shutil.which("anvil")
+def find_tool(name: str) -> str:
+    """Return the path of anvil or cast, or skip; in CI its absence is a failure."""
+    found = shutil.which(name, path=TOOLS) or shutil.which(name)
     if found is None:
         reason = (
-            "anvil is absent: neither below contracts/node_modules (npm ci --prefix contracts) nor on PATH"
+            f"{name} is absent: neither below contracts/node_modules (npm ci --prefix contracts) nor on PATH"
         )
         if os.environ.get("CI"):
             pytest.fail(reason)
@@ -39,7 +39,7 @@ def run_anvil(home: Path, *options: str) -> Iterator[str]:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
-    command = [find_anvil(), "--port", str(port), "--silent", "--hardfork", "cancun", *options]
+    command = [find_tool("anvil"), "--port", str(port), "--silent", "--hardfork", "cancun", *options]
     environment = {**os.environ, "HOME": str(home)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         try:
