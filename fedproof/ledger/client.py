@@ -324,7 +324,7 @@ class Ledger:
         return self._send("finalise", number, model_digest)
 
     def fail(self, number: int, reason: FailureReason) -> Receipt:
-        """Give a round up. The aggregator at any time, anyone an overdue window after the phase's deadline."""
+        """Give a round up. The aggregator at any time, anyone once the overdue window has passed."""
         return self._send("fail", number, int(reason))
 
     # Internals
