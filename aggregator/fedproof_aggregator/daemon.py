@@ -6,6 +6,7 @@ same look at the same ledger; each transaction is one that the contract takes on
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from dataclasses import dataclass
@@ -107,9 +108,12 @@ class Daemon:
                 pause_s = self._config.poll_interval_s
             except ConfigurationError:
                 raise
-            except FedproofError as error:
-                # A chain that is down, or a step that somebody else took first: look again, later and later.
-                is_moving = self._log_error(str(error))
+            except (FedproofError, OSError, sqlite3.OperationalError) as error:
+                # A chain that is down, a step that somebody else took first, or a disk that is full: look
+                # again, later and later.
+                is_moving = self._log_error(
+                    str(error) if isinstance(error, FedproofError) else f"disk: {error}"
+                )
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             if self._is_finished and self._config.exit_when_finished and self._may_leave():
                 return

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from fedproof.codec.frames import split_seeds
 from fedproof.digests import Address, Digest, as_address, as_digest, checksum_address
 from fedproof.errors import DigestMismatch, MalformedMessage
 from fedproof.ledger.events import ExclusionReason, MemberStatus, Phase
@@ -19,7 +20,7 @@ from fedproof.manifest import verify_header, verify_manifest
 from fedproof.merkle import leaf_digest
 from fedproof.store import ObjectStore
 from fedproof.wire.aggregation_pb2 import Chunk, UploadStart
-from fedproof_aggregator.journal import CopiedChunk, Journal, UploadStanding
+from fedproof_aggregator.journal import CopiedFrame, Journal, UploadStanding
 from fedproof_aggregator.refusal import Refused, malformed, out_of_turn
 from fedproof_aggregator.terms import Terms, TermsShelf, expect_update
 from fedproof_aggregator.view import LedgerView
@@ -93,8 +94,7 @@ class Intake:
         4. The header's root is the committed one.
         5. The manifest is canonical, there is one digest for each chunk that it speaks of, and each of its
            fields is what the ledger and the policy say.
-        6. No chunk belongs to another update, and none comes twice in this one.
-        7. No chunk of it has been refused for good.
+        6. No chunk of it has been refused for good.
 
         Raises:
             Refused: a check fails. From 5 on the committed update can never count, which is journalled.
@@ -136,17 +136,11 @@ class Intake:
             verify_manifest(parsed, expected=expect_update(self._view, record, node, terms))
         except DigestMismatch as error:
             raise self._refuse_for_good(number, node, commitment, str(error)) from error
-        # 6
         self._store.put_header(manifest, chunk_digests)
-        try:
-            standing = self._journal.begin_upload(
-                number, node, root=commitment.update_root, chunk_digests=chunk_digests
-            )
-        except CopiedChunk as error:
-            raise self._refuse_for_good(
-                number, node, commitment, _describe_copy(error, number, node)
-            ) from error
-        # 7
+        standing = self._journal.begin_upload(
+            number, node, root=commitment.update_root, chunks=len(chunk_digests)
+        )
+        # 6
         if standing.reason is not None:
             raise malformed(f"{where}: {standing.message} (refused before)")
         return Incoming(
@@ -167,9 +161,11 @@ class Intake:
         3. The length is the exact one.
         4. The digest is the header's.
         5. The frames are well formed.
+        6. Each frame's seed is that of no other frame, of any update and round: nobody sends again what it
+           has downloaded, however changed.
 
         Raises:
-            Refused: a check fails; what came before stays. After 5, and after 3 where the digest is the
+            Refused: a check fails; what came before stays. After 5 and 6, and after 3 where the digest is the
                 header's, the committed update can never count, which is journalled.
         """
         # 1
@@ -197,11 +193,19 @@ class Intake:
             incoming.terms.codec.check_update_chunk(chunk.data, index, incoming.terms.parameters)
         except MalformedMessage as error:
             problem = problem or str(error)
+        # 6
+        if not problem:
+            seeds = split_seeds(chunk.data, incoming.terms.codec.parameters)
+            try:
+                self._journal.claim_seeds(incoming.round, incoming.node, chunk=index, seeds=seeds)
+            except CopiedFrame as error:
+                problem = _describe_copy(error, incoming)
         if problem:
             commitment = record.commitments[incoming.node]
             raise self._refuse_for_good(
                 incoming.round, incoming.node, commitment, f"chunk {index}: {problem}"
             )
+        # A crash here leaves seeds without their chunk; they are its own when the node sends it again.
         self._store.put(chunk.data)
         # A crash here leaves a chunk that the journal does not know; the node sends it again.
         self._journal.record_chunk(incoming.round, incoming.node, index=index)
@@ -266,10 +270,7 @@ def _where(number: int, node: Address) -> str:
     return f"round {number}, node {checksum_address(node)}"
 
 
-def _describe_copy(error: CopiedChunk, number: int, node: Address) -> str:
-    if (error.round, error.node) == (number, node):
-        return f"chunk {error.index}: expected chunks that differ, got one of this update twice"
-    return (
-        f"chunk {error.index}: expected a chunk of no other update, got one of round {error.round}, "
-        f"node {checksum_address(error.node)}"
-    )
+def _describe_copy(error: CopiedFrame, incoming: Incoming) -> str:
+    is_own = (error.round, error.node) == (incoming.round, incoming.node)
+    whose = "this update" if is_own else _where(error.round, error.node)
+    return f"expected seeds that no other frame has, got one of {whose}, chunk {error.chunk}"

@@ -1,7 +1,8 @@
 """What the aggregator must not forget in a crash: which updates it holds, how much of each, and its own sums.
 
 The ledger is the truth about rounds and the store holds the bytes; this journal only says how far each upload
-has come. A row is written after the bytes that it speaks of are on the disk.
+has come, and whose each frame is. What it says to be held was on the disk before; a seed has its owner before
+its frame is on the disk, so that no frame is there which somebody else could still send as its own.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ CREATE TABLE IF NOT EXISTS uploads (
     message TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (round, node)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS chunk_owners (
-    digest BLOB PRIMARY KEY,
+CREATE TABLE IF NOT EXISTS frame_seeds (
+    seed BLOB PRIMARY KEY,
     round INTEGER NOT NULL,
-    node BLOB NOT NULL
+    node BLOB NOT NULL,
+    chunk INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS chunk_owners_by_update ON chunk_owners (round, node);
 CREATE TABLE IF NOT EXISTS aggregates (
     round INTEGER PRIMARY KEY,
     root BLOB NOT NULL
@@ -71,20 +72,20 @@ class UploadStanding:
         return self.reason is None and self.received == self.chunks
 
 
-class CopiedChunk(Exception):
-    """A chunk digest that an earlier update holds already.
+class CopiedFrame(Exception):
+    """A frame's seed that belongs to another frame.
 
     Attributes:
-        index: the chunk's index in the later update.
-        round: the earlier update's round.
-        node: the earlier update's node.
+        round: the other frame's.
+        node: the other frame's.
+        chunk: index of the other frame's chunk; of the same one, if it holds the seed twice.
     """
 
-    def __init__(self, index: int, round_number: int, node: Address) -> None:
-        super().__init__(index, round_number, node)
-        self.index = index
+    def __init__(self, round_number: int, node: Address, chunk: int) -> None:
+        super().__init__(round_number, node, chunk)
         self.round = round_number
         self.node = node
+        self.chunk = chunk
 
 
 class Journal:
@@ -129,10 +130,12 @@ class Journal:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                # SQLite may have rolled back already, as it does where the disk is full.
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
 
     def find_upload(self, round_number: int, node: Address, *, root: Digest) -> UploadStanding | None:
         """Return how far the update of that root has come, or nothing if its header is not known."""
@@ -149,34 +152,41 @@ class Journal:
             return None
         return UploadStanding(Digest(row[0]), *row[1:])
 
-    def begin_upload(
-        self, round_number: int, node: Address, *, root: Digest, chunk_digests: Sequence[Digest]
-    ) -> UploadStanding:
-        """Record an update's header, unless it is recorded, and return how far the update has come.
-
-        Raises:
-            CopiedChunk: a chunk belongs to another update; nothing is recorded.
-        """
-        key = (round_number, bytes(node))
+    def begin_upload(self, round_number: int, node: Address, *, root: Digest, chunks: int) -> UploadStanding:
+        """Record an update's header, unless it is recorded, and return how far the update has come."""
         with self._transaction() as database:
             known = self._find(round_number, node, root)
             if known is not None:
                 return known
-            database.execute("DELETE FROM chunk_owners WHERE round = ? AND node = ?", key)
-            for index, digest in enumerate(chunk_digests):
-                inserted = database.execute(
-                    "INSERT OR IGNORE INTO chunk_owners VALUES (?, ?, ?)", (bytes(digest), *key)
-                )
-                if inserted.rowcount == 0:
-                    first = database.execute(
-                        "SELECT round, node FROM chunk_owners WHERE digest = ?", (bytes(digest),)
-                    ).fetchone()
-                    raise CopiedChunk(index, first[0], Address(first[1]))
             database.execute(
                 "INSERT OR REPLACE INTO uploads (round, node, root, chunks) VALUES (?, ?, ?, ?)",
-                (*key, bytes(root), len(chunk_digests)),
+                (round_number, bytes(node), bytes(root), chunks),
             )
-        return UploadStanding(root, len(chunk_digests), 0, None, "")
+        return UploadStanding(root, chunks, 0, None, "")
+
+    def claim_seeds(self, round_number: int, node: Address, *, chunk: int, seeds: Sequence[bytes]) -> None:
+        """Record whose the frames of a chunk are; a chunk that comes again changes nothing.
+
+        An owner stays one for good, also where the chain has dropped its commitment: its frames were seen.
+
+        Raises:
+            CopiedFrame: a seed belongs to a frame of another chunk, update or round, or comes twice in this
+                chunk; nothing is recorded.
+        """
+        place = (round_number, bytes(node), chunk)
+        if len(set(seeds)) < len(seeds):
+            raise CopiedFrame(round_number, node, chunk)
+        with self._transaction() as database:
+            rows = [(seed, *place) for seed in seeds]
+            inserted = database.executemany("INSERT OR IGNORE INTO frame_seeds VALUES (?, ?, ?, ?)", rows)
+            if inserted.rowcount == len(seeds):
+                return
+            for seed in seeds:
+                owner = database.execute(
+                    "SELECT round, node, chunk FROM frame_seeds WHERE seed = ?", (seed,)
+                ).fetchone()
+                if owner != place:
+                    raise CopiedFrame(owner[0], Address(owner[1]), owner[2])
 
     def record_chunk(self, round_number: int, node: Address, *, index: int) -> None:
         """Record that every chunk up to and including this one is on the disk; never takes one back."""

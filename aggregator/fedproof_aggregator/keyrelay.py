@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fedproof.digests import Address, as_address, as_digest
 from fedproof.errors import MissingObject
 from fedproof.keys.wrapping import PUBLIC_KEY_BYTES, public_key_digest, wrapped_keys_root
+from fedproof.ledger.history import EpochRecord
 from fedproof.store import ObjectStore
 from fedproof.wire.aggregation_pb2 import WrappedKey
 from fedproof_aggregator.refusal import malformed, not_found, out_of_turn
@@ -89,11 +90,12 @@ class KeyRelay:
             raise not_found(f"epoch {epoch}: its key maker has not left the wrapped keys here yet") from error
         return [WrappedKey(node=node, ciphertext=ciphertext) for node, ciphertext in wrapped]
 
-    def has_wrapped_keys(self, epoch: int) -> bool:
-        """Return whether an epoch's wrapped keys are here, under the ledger's root."""
-        record = self._view.find_epoch(epoch)
+    def find_recipients(self, epoch: EpochRecord) -> frozenset[Address] | None:
+        """Return who can unwrap an epoch's key, or nothing while the wrapped keys are not here."""
         try:
-            wrapped = self._store.get_wrapped_keys(epoch)
+            wrapped = self._store.get_wrapped_keys(epoch.number)
         except MissingObject:
-            return False
-        return record is not None and wrapped_keys_root(wrapped) == record.wrapped_keys_root
+            return None
+        if wrapped_keys_root(wrapped) != epoch.wrapped_keys_root:
+            return None
+        return frozenset(node for node, _ in wrapped)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from fedproof.digests import checksum_address
+from collections.abc import Collection, Mapping
+
+from fedproof.digests import Address, checksum_address
 from fedproof.ledger.events import OnChainPolicy
+from fedproof.ledger.history import EpochRecord, MemberRecord
 from fedproof.policy import Policy
 from fedproof_aggregator.config import AggregatorConfig
 from fedproof_aggregator.keyrelay import KeyRelay
@@ -61,6 +64,35 @@ def explain_epoch(view: LedgerView, key_relay: KeyRelay) -> str | None:
         return f"{checksum_address(key_maker)} was asked for epoch {number + 1} and has not published it"
     if epoch is None:
         return "no epoch is published, and nobody has been asked for one (`fedproof admin epoch`)"
-    if not key_relay.has_wrapped_keys(number):
+    recipients = key_relay.find_recipients(epoch)
+    if recipients is None:
         return f"the wrapped keys of epoch {number} have not come from {checksum_address(epoch.key_maker)}"
-    return None
+    return explain_recipients(epoch, recipients, admitted=view.admitted_members())
+
+
+def explain_recipients(
+    epoch: EpochRecord, recipients: Collection[Address], *, admitted: Mapping[Address, MemberRecord]
+) -> str | None:
+    """Return why the members that an epoch's key was made for are no longer the members, or nothing.
+
+    A node that was admitted before the publication and has no key was silent then; the others go on.
+
+    Args:
+        epoch: the newest.
+        recipients: who can unwrap its key.
+        admitted: the nodes that are admitted now.
+    """
+    gone = sorted(node for node in recipients if node not in admitted)
+    # In the publication's own block as well: the key maker cannot have known of that admission.
+    new = sorted(
+        node
+        for node, member in admitted.items()
+        if node not in recipients and member.admitted_block >= epoch.published_block
+    )
+    changes = [f"{checksum_address(node)} has its key and is not admitted" for node in gone]
+    changes += [f"{checksum_address(node)} was admitted since and has no key" for node in new]
+    if not changes:
+        return None
+    return (
+        f"epoch {epoch.number} is out of date, ask for another (`fedproof admin epoch`): {'; '.join(changes)}"
+    )

@@ -281,6 +281,7 @@ def _kind(part: wire.UploadRequest | None) -> str:
 
 
 def _name(start: wire.UploadStart) -> str:
-    return (
-        checksum_address(as_address(start.node, "node")) if len(start.node) == 20 else "0x" + start.node.hex()
-    )
+    if len(start.node) == 20:
+        return checksum_address(as_address(start.node, "node"))
+    # Whatever a peer writes there, the log's line stays short.
+    return "0x" + start.node[:20].hex()

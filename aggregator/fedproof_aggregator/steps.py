@@ -5,7 +5,8 @@
                 deadline passed, too few are whole ............................. Fail
     Sealed      ................................................................ Aggregate
                 deadline passed ................................................ Fail
-    Aggregated  quorum reached, and nobody is left to attest or the grace is over  Finalise
+    Aggregated  quorum reached, and nobody is left to attest, the grace is over,
+                or the deadline passed ......................................... Finalise
                 deadline passed or everybody attested, without a quorum ........ Fail
 
 Whoever runs this after a crash, on the same ledger and journal, gets the same step.
@@ -123,7 +124,9 @@ def choose_finalise(
     model, count = max(counts.items(), key=lambda item: item[1], default=(None, 0))
     is_everybody_in = all(node in record.attestations for node in record.cohort if node in admitted)
     if model is not None and count >= policy.attestation_quorum:
-        return Finalise(model, count) if is_everybody_in or is_grace_over else Wait()
+        # After the deadline the contract takes no attestation that the grace could wait for.
+        is_nobody_awaited = is_everybody_in or is_grace_over or seconds_overdue > 0
+        return Finalise(model, count) if is_nobody_awaited else Wait()
     if is_everybody_in or seconds_overdue > 0:
         return Fail(
             FailureReason.NO_QUORUM,

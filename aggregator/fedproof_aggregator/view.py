@@ -109,6 +109,11 @@ class LedgerView:
         with self._lock:
             return self._history.admitted
 
+    def admitted_members(self) -> dict[Address, MemberRecord]:
+        """Return the admitted nodes' records, ascending."""
+        with self._lock:
+            return {node: self._history.members[node] for node in self._history.admitted}
+
     def policy(self) -> OnChainPolicy | None:
         """Return the policy that the next round will follow, if one was adopted."""
         with self._lock:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from fedproof.codec import Codec
-from fedproof.codec.parameters import SEED_BYTES, CodecParameters
+from fedproof.codec.frames import split_seeds
+from fedproof.codec.parameters import CodecParameters
 from fedproof.digests import Address, Digest
 from fedproof.errors import DigestMismatch, MalformedMessage, MissingObject
 from fedproof.merkle import leaf_digest
@@ -112,16 +113,6 @@ def examine_chunk(task: ChunkTask, codec: Codec, read: ReadObject) -> ChunkResul
     return result
 
 
-def split_seeds(chunk: bytes, parameters: CodecParameters) -> tuple[bytes, ...]:
-    """Return the seed of each frame of a well-formed update chunk: its last 64 bytes (docs/format.md).
-
-    Whoever copies another's ciphertext, even to change it (BFV is malleable), has to keep its seed: the seed
-    expands to the half of the ciphertext that does not travel.
-    """
-    size = parameters.update_frame_bytes
-    return tuple(chunk[end - SEED_BYTES : end] for end in range(size, len(chunk) + 1, size))
-
-
 def verify_leaf(data: bytes, digest: Digest) -> bytes:
     """Return bytes that have a leaf digest.
 
@@ -154,7 +145,7 @@ def _take(result: ChunkResult, codec: Codec, read: ReadObject, leaf: UpdateLeaf)
             result.fail(8, what, expected="well-formed frames", got=str(error), node=leaf.node)
     else:
         result.bytes_read += len(data)
-        result.seeds[leaf.node] = split_seeds(data, task.parameters)
+        result.seeds[leaf.node] = tuple(split_seeds(data, task.parameters))
         return data
     return None
 

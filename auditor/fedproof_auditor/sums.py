@@ -87,6 +87,8 @@ def verify_sum(facts: RoundFacts, results: Sequence[ChunkResult], aggregate: Hea
     for index, (digest, leaf) in enumerate(zip(digests, aggregate.chunk_digests, strict=False)):
         if digest is not None and digest != leaf:
             failures.append(_failure(number, "sum", f"leaf digest {spell(digest)}", spell(leaf), chunk=index))
+    if is_complete and not failures:  # a root that differs never passes, whatever the header explains
+        failures.append(_failure(number, "aggregate root", spell(root), spell(published.aggregate_root)))
     return failures
 
 

@@ -39,6 +39,16 @@ def decode_update_frames(chunk: bytes, parameters: CodecParameters, *, where: st
     return _unpack_polynomials(packed, parameters, where), seeds
 
 
+def split_seeds(chunk: bytes, parameters: CodecParameters) -> list[bytes]:
+    """Return the seed of each frame of a well-formed update chunk.
+
+    Whoever copies a ciphertext, even to change it (BFV is malleable), has to keep its seed: the seed expands
+    to the half of the ciphertext that does not travel.
+    """
+    size = parameters.update_frame_bytes
+    return [chunk[end - SEED_BYTES : end] for end in range(size, len(chunk) + 1, size)]
+
+
 def encode_aggregate_frames(ciphertexts: Words, parameters: CodecParameters) -> bytes:
     """Return the chunk of summed frames.
 

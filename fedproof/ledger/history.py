@@ -38,12 +38,18 @@ from fedproof.ledger.events import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberRecord:
-    """A node's standing and the digests of the keys that it named last."""
+    """A node's standing and the digests of the keys that it named last.
+
+    Attributes:
+        first_round: the first that it can take part in since its last admission; 0 before the first one.
+        admitted_block: number of the block of its last admission; 0 before the first one.
+    """
 
     status: MemberStatus
     wrapping_key_digest: Digest
     certificate_digest: Digest
     first_round: int = 0
+    admitted_block: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +243,12 @@ class History:
         if member is None:
             _refuse(event, f"a node that has applied, got {checksum_address(event.node)}, which has not")
         if isinstance(event, MemberAdmitted):
-            member = replace(member, status=MemberStatus.ADMITTED, first_round=event.first_round)
+            member = replace(
+                member,
+                status=MemberStatus.ADMITTED,
+                first_round=event.first_round,
+                admitted_block=event.block_number,
+            )
         else:
             member = replace(member, status=MemberStatus.SUSPENDED)
         self.members[event.node] = member

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -381,6 +383,35 @@ def test_the_loop_outlives_an_outage_of_the_chain(ready: World) -> None:
     ready.daemon.stop()
     thread.join(20)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), sqlite3.OperationalError("database or disk is full")],
+    ids=["store", "journal"],
+)
+def test_the_loop_outlives_a_full_disk(
+    ready: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """While nothing can be written it logs the error and looks again; then it goes on where it was."""
+    settle(ready)
+    ready.deliver(0, 1, 2)
+    owner, name = (ready.store, "put") if isinstance(error, OSError) else (ready.journal, "record_aggregate")
+    write = getattr(owner, name)
+    errors = [error] * 3
+
+    def fail_at_first(*args: object) -> object:
+        if errors:
+            raise errors.pop()
+        return write(*args)
+
+    monkeypatch.setattr(owner, name, fail_at_first)
+    thread = run_in_thread(ready)
+    assert wait_for(ready, "aggregated")["round"] == 1
+    ready.daemon.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert [line["message"] for line in ready.of_kind("error")] == [f"disk: {error}"] * 3
 
 
 def test_getfederation_is_answered_before_anything_is_ready(fresh: World) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from fedproof_aggregator.journal import CopiedChunk, Journal, UploadStanding
+from fedproof_aggregator.journal import CopiedFrame, Journal, UploadStanding
 
 from fedproof.digests import Address
 from fedproof.errors import ConfigurationError
@@ -16,7 +17,7 @@ CONTRACT = Address(b"\x01" * 20)
 NODE = Address(b"\x02" * 20)
 OTHER = Address(b"\x03" * 20)
 ROOT = make_digest("root")
-CHUNKS = [make_digest(f"chunk {i}") for i in range(3)]
+SEEDS = [bytes([i]) * 64 for i in range(8)]
 
 
 def open_journal(folder: Path, *, chain_id: int = 7, contract: Address = CONTRACT) -> Journal:
@@ -24,7 +25,7 @@ def open_journal(folder: Path, *, chain_id: int = 7, contract: Address = CONTRAC
 
 
 def begin(journal: Journal) -> UploadStanding:
-    return journal.begin_upload(1, NODE, root=ROOT, chunk_digests=CHUNKS)
+    return journal.begin_upload(1, NODE, root=ROOT, chunks=3)
 
 
 def test_an_upload_is_remembered_chunk_by_chunk(tmp_path: Path) -> None:
@@ -51,16 +52,44 @@ def test_a_late_stream_takes_nothing_back(tmp_path: Path) -> None:
     assert begin(journal).received == 3
 
 
-def test_a_chunk_of_another_update_is_found(tmp_path: Path) -> None:
-    """The copy names the first owner and is not recorded, not even in part."""
+@pytest.mark.parametrize(
+    ("number", "node", "chunk"), [(2, NODE, 7), (1, OTHER, 7), (1, NODE, 8)], ids=["round", "node", "chunk"]
+)
+def test_a_frame_of_another_chunk_is_found(tmp_path: Path, number: int, node: Address, chunk: int) -> None:
+    """The copy names the first owner, over a reopening, and is not recorded, not even in part."""
     journal = open_journal(tmp_path)
-    begin(journal)
-    copied = [make_digest("own"), CHUNKS[1]]
-    with pytest.raises(CopiedChunk) as caught:
-        journal.begin_upload(2, OTHER, root=make_digest("copy"), chunk_digests=copied)
-    assert (caught.value.index, caught.value.round, caught.value.node) == (1, 1, NODE)
-    assert journal.find_upload(2, OTHER, root=make_digest("copy")) is None
-    journal.begin_upload(2, OTHER, root=make_digest("honest"), chunk_digests=copied[:1])
+    journal.claim_seeds(1, NODE, chunk=7, seeds=SEEDS[:3])
+    journal.close()
+    journal = open_journal(tmp_path)
+    with pytest.raises(CopiedFrame) as caught:
+        journal.claim_seeds(number, node, chunk=chunk, seeds=[SEEDS[5], SEEDS[1], SEEDS[6]])
+    assert (caught.value.round, caught.value.node, caught.value.chunk) == (1, NODE, 7)
+    journal.claim_seeds(3, OTHER, chunk=0, seeds=SEEDS[5:7])
+
+
+def test_a_chunk_that_comes_again_keeps_its_frames(tmp_path: Path) -> None:
+    """The same frames at the same place are no copies; one of them twice within the chunk is."""
+    journal = open_journal(tmp_path)
+    for _ in range(2):
+        journal.claim_seeds(1, NODE, chunk=7, seeds=SEEDS[:3])
+    with pytest.raises(CopiedFrame) as caught:
+        journal.claim_seeds(1, OTHER, chunk=2, seeds=[SEEDS[5], SEEDS[6], SEEDS[5]])
+    assert (caught.value.round, caught.value.node, caught.value.chunk) == (1, OTHER, 2)
+    journal.claim_seeds(1, NODE, chunk=8, seeds=[SEEDS[5]])
+
+
+def test_a_full_disk_leaves_the_journal_usable(tmp_path: Path) -> None:
+    """What did not fit is not recorded, and is once there is room."""
+    journal = open_journal(tmp_path)
+    database = journal._database
+    (pages,) = database.execute("PRAGMA page_count").fetchone()
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    many = [i.to_bytes(64) for i in range(1, 1401)]
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            journal.claim_seeds(1, NODE, chunk=0, seeds=many)
+    database.execute(f"PRAGMA max_page_count = {pages + 1000}")
+    journal.claim_seeds(1, OTHER, chunk=0, seeds=many)
 
 
 def test_a_refusal_is_for_good(tmp_path: Path) -> None:
@@ -78,15 +107,14 @@ def test_a_refusal_is_for_good(tmp_path: Path) -> None:
 
 
 def test_a_commitment_that_the_chain_has_dropped_is_forgotten(tmp_path: Path) -> None:
-    """Under another root the upload begins anew, and its old chunks are free."""
+    """Under another root the upload begins anew."""
     journal = open_journal(tmp_path)
     begin(journal)
     journal.record_chunk(1, NODE, index=0)
     root = make_digest("after a reorganisation")
     assert journal.find_upload(1, NODE, root=root) is None
-    standing = journal.begin_upload(1, NODE, root=root, chunk_digests=CHUNKS[1:])
+    standing = journal.begin_upload(1, NODE, root=root, chunks=2)
     assert (standing.received, standing.chunks) == (0, 2)
-    journal.begin_upload(1, OTHER, root=make_digest("other"), chunk_digests=CHUNKS[:1])
 
 
 def test_streams_of_one_update_begin_it_once(tmp_path: Path) -> None:

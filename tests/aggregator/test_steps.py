@@ -140,6 +140,12 @@ def test_a_quorum_waits_for_the_rest_until_the_grace_is_over() -> None:
     assert finalise(A, A, overdue=1, grace_over=True) == Finalise(A, 2)
 
 
+def test_after_the_deadline_a_quorum_waits_for_nobody() -> None:
+    """The contract takes an attestation in the deadline's own second and none after it."""
+    assert finalise(A, A, overdue=0) == Wait()
+    assert finalise(A, A, overdue=1) == Finalise(A, 2)
+
+
 def test_a_suspended_node_is_not_waited_for() -> None:
     """Only admitted nodes of the cohort can still attest."""
     assert finalise(A, A, admitted=2) == Finalise(A, 2)

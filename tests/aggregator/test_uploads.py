@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,12 +12,13 @@ from typing import Any
 import grpc
 import pytest
 
+from fedproof.codec.frames import decode_update_frames, encode_update_frames
 from fedproof.digests import Digest, checksum_address
 from fedproof.ledger.events import ExclusionReason, FailureReason
 from fedproof.manifest import AggregateManifest, Contribution
 from fedproof.merkle import leaf_digest
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import POLICY, Update, World, encrypted, refusal
+from tests.aggregator.world import POLICY, Update, World, codec, encrypted, refusal
 from tests.chain import make_digest
 
 CHUNKS = 3
@@ -351,14 +354,28 @@ def test_a_second_start_is_refused(world: World) -> None:
     assert (code, "expected a chunk, got start" in message) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
-def test_a_copied_chunk_is_refused(world: World) -> None:
-    """An update that holds a chunk of another node's is refused for good, and names where it was first."""
+def change_coefficient(chunk: bytes) -> bytes:
+    """Return a chunk that is another ciphertext under the same seeds, as anybody can make of one."""
+    parameters = codec().parameters
+    polynomials, seeds = decode_update_frames(chunk, parameters, where="chunk")
+    polynomials[0, 0] = (int(polynomials[0, 0]) + 1) % parameters.coeff_modulus
+    return encode_update_frames(polynomials, seeds, parameters)
+
+
+@pytest.mark.parametrize("change", [bytes, change_coefficient], ids=["as it is", "changed"])
+def test_a_copied_chunk_is_refused(world: World, change: Callable[[bytes], bytes]) -> None:
+    """An update that holds a frame of another node's is refused for good, and names where it was first."""
     world.deliver(0)
-    copied = world.committed_update(1, data=(encrypted(1, 1)[0], encrypted(0, 1)[1], encrypted(1, 1)[2]))
+    stolen = change(encrypted(0, 1)[1])
+    copied = world.committed_update(1, data=(encrypted(1, 1)[0], stolen, encrypted(1, 1)[2]))
     code, message = refusal(lambda: world.upload(1, copied))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    owner = checksum_address(world.node(0).address)
-    assert f"chunk 1: expected a chunk of no other update, got one of round 1, node {owner}" in message
+    owner, copier = (checksum_address(world.node(i).address) for i in (0, 1))
+    assert message == (
+        f"round 1, node {copier}: chunk 1: expected seeds that no other frame has, "
+        f"got one of round 1, node {owner}, chunk 1"
+    )
+    assert world.store.has(leaf_digest(stolen)) == (stolen == encrypted(0, 1)[1])
     standing = world.journal.find_upload(1, world.node(1).address, root=copied.root)
     assert standing is not None
     assert standing.reason == ExclusionReason.MALFORMED
@@ -367,24 +384,67 @@ def test_a_copied_chunk_is_refused(world: World) -> None:
     world.deliver(2)
 
 
-def test_a_chunk_twice_in_one_update_is_refused(world: World) -> None:
-    """No two chunks of an honest update are equal."""
+def test_a_frame_twice_in_one_update_is_refused(world: World) -> None:
+    """No two frames of an honest update have one seed, be it in two chunks or in one."""
     chunks = encrypted(0, 1)
-    update = world.committed_update(0, data=(chunks[0], chunks[0], chunks[2]))
+    update = world.committed_update(0, data=(chunks[0], change_coefficient(chunks[0]), chunks[2]))
     code, message = refusal(lambda: world.upload(0, update))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "chunk 1: expected chunks that differ, got one of this update twice" in message
+    assert "chunk 1: expected seeds that no other frame has, got one of this update, chunk 0" in message
+    size = codec().parameters.update_frame_bytes
+    chunks = encrypted(1, 1)
+    update = world.committed_update(1, data=(chunks[0][:size] + chunks[0][:-size], *chunks[1:]))
+    code, message = refusal(lambda: world.upload(1, update))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "chunk 0: expected seeds that no other frame has, got one of this update, chunk 0" in message
 
 
-def test_a_chunk_of_an_earlier_round_is_refused(world: World) -> None:
-    """A node cannot send its old ciphertexts again."""
+@pytest.mark.parametrize("thief", [0, 1])
+def test_a_chunk_of_an_earlier_round_is_refused(world: World, thief: int) -> None:
+    """Nobody can send again what was downloaded after an earlier round's seal, however changed."""
     world.deliver(0, 1, 2)
     assert world.daemon.step(), "sealed"
     world.federation.aggregator.fail(1, FailureReason.ABANDONED)
     world.open_round(2)
-    replayed = world.committed_update(0, number=2, data=encrypted(0, 1))
-    code, message = refusal(lambda: world.upload(0, replayed, number=2))
-    assert (code, "got one of round 1" in message) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    chunks = [change_coefficient(chunk) for chunk in encrypted(0, 1)]
+    replayed = world.committed_update(thief, number=2, data=chunks)
+    world.restart()
+    code, message = refusal(lambda: world.upload(thief, replayed, number=2))
+    owner = checksum_address(world.node(0).address)
+    assert (code, message.endswith(f"got one of round 1, node {owner}, chunk 0")) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        True,
+    )
+
+
+@pytest.mark.parametrize("where", ["claim_seeds", "put", "record_chunk"])
+def test_a_full_disk_is_nobodys_fault(world: World, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """While nothing can be written, a node is told to try again, and resumes where it was."""
+    update = world.committed_update(0)
+    refusal(lambda: world.upload(0, update, chunks=chunks_of(update, 0)))
+
+    def fail(*_args: object, **_keywords: object) -> None:
+        if where == "put":
+            raise OSError(errno.ENOSPC, "No space left on device", "/srv/secret/path")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store if where == "put" else world.journal, where, fail)
+        assert refusal(lambda: world.upload(0, update, chunks=chunks_of(update, 1, 2))) == (
+            grpc.StatusCode.UNAVAILABLE,
+            "the aggregator cannot use its disk; try again",
+        )
+    assert world.of_kind("error")[0]["message"].startswith("disk: ")
+    assert world.standing(0) == wire.GetUploadResponse(next_chunk=1, complete=False)
+    assert world.upload(0, update, chunks=chunks_of(update, 1, 2)).chunks == CHUNKS
+
+
+def test_a_node_of_any_length_makes_a_short_line(world: World) -> None:
+    """What a peer names itself is cut to an address's length in the log."""
+    start = wire.UploadStart(round=1, node=b"\xab" * 100_000)
+    refusal(lambda: world.stub(0).Upload(iter([wire.UploadRequest(start=start)])))
+    (line,) = world.of_kind("upload_refused")
+    assert line["node"] == "0x" + "ab" * 20
 
 
 @pytest.mark.parametrize("broken", ["coefficient", "length"])

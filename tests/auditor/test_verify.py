@@ -622,6 +622,16 @@ def test_a_sum_that_names_other_contributors_is_refused(world: World, store: Pat
     assert [(each.check, each.field) for each in audit.findings.failures] == [(10, "manifest's contributors")]
 
 
+def test_a_sum_without_a_manifest_is_refused(world: World, store: Path) -> None:
+    """A right sum published under something that is no manifest fails check 10."""
+    published = world.find(AggregatePublished, round=1)
+    root = ObjectStore(store).put_header(b"no manifest", world.sum_leaves(1))
+    audit = world.audit(store, events=world.change(published, aggregate_root=root))
+    assert [(each.check, each.round, each.field) for each in audit.findings.failures] == [
+        (10, 1, "header of the sum")
+    ]
+
+
 def test_a_flipped_bit_in_a_stored_sum_is_named(world: World, store: Path) -> None:
     """One flipped bit of a stored sum fails check 10, naming round and chunk."""
     flip(ObjectStore(store).object_path(world.sum_leaves(2)[0]))

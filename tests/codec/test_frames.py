@@ -11,6 +11,7 @@ from fedproof.codec.frames import (
     decode_update_frames,
     encode_aggregate_frames,
     encode_update_frames,
+    split_seeds,
 )
 from fedproof.errors import MalformedMessage
 
@@ -37,6 +38,7 @@ def test_update_frames_survive(parameters: CodecParameters, frames: int) -> None
     decoded_polynomials, decoded_seeds = decode_update_frames(chunk, parameters, where="test")
     assert np.array_equal(decoded_polynomials, polynomials)
     assert np.array_equal(decoded_seeds, seeds)
+    assert split_seeds(chunk, parameters) == [seed.tobytes() for seed in seeds]
 
 
 @pytest.mark.parametrize("frames", [1, 16])

@@ -12,12 +12,12 @@ _STREAMING = {"Upload": (True, False), "DownloadUpdate": (False, True), "Downloa
 
 
 class RecordingRelay(grpc.GenericRpcHandler):
-    """Passes each call on as it came; `requests` holds what nodes sent, in the clear of TLS."""
+    """Passes each call on as it came; `requests` holds what nodes sent in each, in the clear of TLS."""
 
     def __init__(self, target_port: int, *, tls: Path, authority: Path) -> None:
         root = (authority / "ca.crt").read_bytes()
         key, certificate = (tls / "tls.key").read_bytes(), (tls / "tls.crt").read_bytes()
-        self.requests: list[tuple[str, bytes]] = []
+        self.requests: list[tuple[str, list[bytes]]] = []
         self._channel = grpc.secure_channel(
             f"localhost:{target_port}", grpc.ssl_channel_credentials(root, key, certificate)
         )
@@ -61,9 +61,12 @@ class RecordingRelay(grpc.GenericRpcHandler):
         return answer
 
     def _keep(self, method: str, message: bytes) -> bytes:
-        self.requests.append((method.rpartition("/")[2], message))
+        self.requests.append((method.rpartition("/")[2], [message]))
         return message
 
     def _keep_all(self, method: str, stream: Iterator[bytes]) -> Iterator[bytes]:
+        messages: list[bytes] = []
+        self.requests.append((method.rpartition("/")[2], messages))
         for message in stream:
-            yield self._keep(method, message)
+            messages.append(message)
+            yield message
