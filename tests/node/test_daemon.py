@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -134,6 +135,36 @@ def test_a_lost_receipt_is_no_second_commitment(make_world: MakeWorld) -> None:
     node.stop()
     world.settle()
     assert len(world.seal(1)) == 2
+
+
+def test_a_commitment_that_is_not_ours_is_never_followed_by_another(make_world: MakeWorld) -> None:
+    """A second daemon with the same key is told by its root, and nothing is uploaded against it."""
+    world = make_world(nodes=3)
+    world.begin_epoch()
+    node = world.nodes[1]
+    world.open_round(1)
+    node.ledger.commit(1, STRANGE, 5)
+    world.settle()
+    reason = reason_of_skip(node, 1)
+    assert f"holds a commitment of this node, {STRANGE.hex()}, that its journal does not know" in reason
+    assert (1, node.address) not in world.servicer.uploads
+
+
+def test_training_that_returns_another_shape_is_refused(make_world: MakeWorld) -> None:
+    """A vector of another length than the base model's is no update; both shapes are named."""
+    world = make_world(nodes=2)
+    world.begin_epoch()
+    node = world.nodes[0]
+    train = node.trainer.train
+
+    def train_short(*arguments: Any, **keywords: Any) -> Any:
+        outcome = train(*arguments, **keywords)
+        return dataclasses.replace(outcome, flat=outcome.flat[:-1])
+
+    node.trainer.train = train_short
+    world.open_round(1)
+    node.settle()
+    assert "expected shape (300,), training returned (299,)" in reason_of_skip(node, 1)
 
 
 def break_with_nan(flat: np.ndarray) -> None:
