@@ -15,7 +15,7 @@
     │   ├── HistoryBroken       events are missing, altered or out of order
     │   └── Reverted            the contract refused; carries the custom error's name and arguments
     ├── NetworkError            the aggregator did not answer, after bounded retries
-    └── WorkerDied              the training process was killed, or crashed
+    └── WorkerDied              a child process was killed, or crashed
 
 A message says what was expected, what came, and where.
 """
@@ -96,4 +96,4 @@ class NetworkError(FedproofError):
 
 
 class WorkerDied(FedproofError):
-    """The training process was killed, or crashed; its work is lost, and a new one can do it again."""
+    """A child process (training, or adding up) was killed or crashed; a new one can do its work again."""
