@@ -73,7 +73,6 @@ def _demo_case(rounds: int | None) -> Case:
                 "epochs": "4",
                 "batch-size": "16",
                 "learning-rate": "0.02",
-                "clip": "0.5",
             },
         ),
         centralised={"hospital": "all", "hospitals": 3},

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from fedproof import __version__
-from fedproof.commands import admin, keys, policy
+from fedproof.commands import admin, codec, keys, policy
 from fedproof.commands.deploy import deploy
 from fedproof.commands.devchain import devchain
 from fedproof.commands.options import Json
@@ -32,6 +32,7 @@ add_plugins(app)
 app.command(rich_help_panel=OPERATOR)(deploy)
 app.add_typer(admin.app, name="admin", rich_help_panel=OPERATOR)
 app.add_typer(policy.app, name="policy", rich_help_panel=OPERATOR)
+app.add_typer(codec.app, name="codec", rich_help_panel=OPERATOR)
 app.add_typer(keys.app, name="keys", rich_help_panel=OPERATOR)
 app.command(rich_help_panel=OPERATOR)(devchain)
 

@@ -94,15 +94,22 @@ def encode_fields(*fields: bytes | int | str | float) -> bytes:
     return b"".join(parts)
 
 
-def split_fields(raw: bytes, what: str) -> tuple[bytes, ...]:
+def split_fields(raw: bytes, what: str, *, most: int | None = None) -> tuple[bytes, ...]:
     """Return the fields that `encode_fields` joined.
 
+    Args:
+        raw: bytes from a peer or a file.
+        what: what they stand for, for the message.
+        most: how many fields are looked at.
+
     Raises:
-        MalformedMessage: a length or a field is cut short.
+        MalformedMessage: a length or a field is cut short, or there are more than `most`.
     """
-    fields = []
+    fields: list[bytes] = []
     position = 0
     while position < len(raw):
+        if len(fields) == most:
+            raise MalformedMessage(f"{what}: expected at most {most} fields, got more")
         start = position + _LENGTH.size
         if start > len(raw):
             raise MalformedMessage(
@@ -149,7 +156,7 @@ def decode_text(field: bytes, what: str) -> str:
     try:
         return field.decode()
     except UnicodeDecodeError as error:
-        raise MalformedMessage(f"{what}: expected UTF-8 text, got byte {error.start} of {field!r}") from error
+        raise MalformedMessage(f"{what}: expected UTF-8 text, got byte {error.start} of {field[:40]!r}") from error
 
 
 def tagged_digest(tag: str, *fields: bytes | int | str | float) -> Digest:

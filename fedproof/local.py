@@ -52,14 +52,14 @@ class LocalPlan:
         task: ``package.module:Class``.
         nodes: each node's name and the settings of its task.
         rounds: how many rounds the aggregator opens.
-        policy: options of ``fedproof policy new``, such as ``{"bits": "15"}``.
+        policy: options of ``fedproof policy new``, such as ``{"bits": "15", "error-feedback": True}``.
         rpc_url: a chain to use; a development chain is started when it is None.
     """
 
     task: str
     nodes: Mapping[str, Mapping[str, object]]
     rounds: int
-    policy: Mapping[str, str] = field(default_factory=dict)
+    policy: Mapping[str, str | bool] = field(default_factory=dict)
     rpc_url: str | None = None
 
 
@@ -119,7 +119,13 @@ class LocalFederation:
 
         policy_path = self.folder / "policy.toml"
         describe = self._command(
-            "policy", "new", "--task", self.plan.task, "--output", str(policy_path), *self._policy_options()
+            "policy",
+            "new",
+            "--task",
+            self.plan.task,
+            "--output",
+            str(policy_path),
+            *make_policy_options(self.plan),
         )
         inits = {name: self._init_node(name) for name in self.plan.nodes}
         _finish(describe, "fedproof policy new")
@@ -262,18 +268,11 @@ class LocalFederation:
             "--target",
             f"localhost:{self.target_port}",
         ]
+        if len(self.plan.nodes) > (os.cpu_count() or 1):
+            command += ["--codec-processes", "1"]  # a process for each core and node would only take memory
         for key, value in self.plan.nodes[name].items():
             command += ["--task-setting", f"{key}={json.dumps(value)}"]
         return self._command(*command)
-
-    def _policy_options(self) -> list[str]:
-        settings = next(iter(self.plan.nodes.values()))
-        options = [
-            part
-            for key, value in settings.items()
-            for part in ("--task-setting", f"{key}={json.dumps(value)}")
-        ]
-        return options + [part for key, value in self.plan.policy.items() for part in (f"--{key}", value)]
 
     def _write_aggregator_config(self) -> None:
         folder = self.folder / "aggregator"
@@ -387,6 +386,20 @@ class LocalFederation:
                 event = json.loads(line)
                 if isinstance(event, dict):
                     yield {**event, "process": running.name}
+
+
+def make_policy_options(plan: LocalPlan) -> list[str]:
+    """Return the options of `fedproof policy new`: the first node's task settings, and the plan's policy."""
+    settings = next(iter(plan.nodes.values()))
+    options = [
+        part for key, value in settings.items() for part in ("--task-setting", f"{key}={json.dumps(value)}")
+    ]
+    for key, value in plan.policy.items():
+        if isinstance(value, bool):
+            options.append(f"--{key}" if value else f"--no-{key}")
+        else:
+            options += [f"--{key}", value]
+    return options
 
 
 def _finish(process: subprocess.Popen[bytes], what: str) -> None:

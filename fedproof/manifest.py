@@ -23,9 +23,15 @@ from fedproof.digests import (
 )
 from fedproof.errors import DigestMismatch, MalformedMessage
 from fedproof.merkle import compute_root, leaf_digest
+from fedproof.model import check_clips, compute_model_digest, decode_clips, encode_clips
 
 _UPDATE_TAG = "fedproof.update-manifest.v1"
 _AGGREGATE_TAG = "fedproof.aggregate-manifest.v1"
+# More than the longest manifests have, so that whoever commits to more costs its readers nothing.
+_MOST_BYTES = 256 << 10
+_MOST_FIELDS = 16
+# A contributor's fields: a length of 4 bytes before each, then address, digest and integer.
+_CONTRIBUTOR_BYTES = 4 + 20 + 4 + 32 + 4 + 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +40,8 @@ class UpdateManifest:
 
     Attributes:
         base_model: digest of the model that the update is relative to.
+        base_values: digest of that model's values.
+        clips: what each group of the update was clipped to: the base model's.
         parameters: values in the flat vector.
         chunks: ciphertext chunks after the manifest.
         examples: training examples behind the update, at most the policy's max_examples.
@@ -46,6 +54,8 @@ class UpdateManifest:
     epoch: int
     policy_digest: Digest
     base_model: Digest
+    base_values: Digest
+    clips: tuple[float, ...]
     parameters: int
     chunks: int
     examples: int
@@ -54,6 +64,7 @@ class UpdateManifest:
         _check_range("update manifest: chain_id", self.chain_id, bits=64)
         for name in ("round", "epoch", "parameters", "chunks", "examples"):
             _check_range(f"update manifest: {name}", getattr(self, name), bits=32)
+        check_clips(self.clips, "update manifest: clips")
 
     def encode(self) -> bytes:
         """Return the canonical bytes: docs/format.md, "Manifests"."""
@@ -66,6 +77,8 @@ class UpdateManifest:
             self.epoch,
             self.policy_digest,
             self.base_model,
+            self.base_values,
+            encode_clips(self.clips),
             self.parameters,
             self.chunks,
             self.examples,
@@ -79,7 +92,7 @@ class UpdateManifest:
             MalformedMessage: they are not what `encode` returns for any manifest.
         """
         what = "update manifest"
-        parts = _split(raw, _UPDATE_TAG, 11, what)
+        parts = _split(raw, _UPDATE_TAG, 13, what)
         try:
             return cls(
                 chain_id=decode_int(parts[1], f"{what}: chain_id"),
@@ -89,9 +102,11 @@ class UpdateManifest:
                 epoch=decode_int(parts[5], f"{what}: epoch"),
                 policy_digest=as_digest(parts[6], f"{what}: policy_digest"),
                 base_model=as_digest(parts[7], f"{what}: base_model"),
-                parameters=decode_int(parts[8], f"{what}: parameters"),
-                chunks=decode_int(parts[9], f"{what}: chunks"),
-                examples=decode_int(parts[10], f"{what}: examples"),
+                base_values=as_digest(parts[8], f"{what}: base_values"),
+                clips=decode_clips(parts[9], f"{what}: clips"),
+                parameters=decode_int(parts[10], f"{what}: parameters"),
+                chunks=decode_int(parts[11], f"{what}: chunks"),
+                examples=decode_int(parts[12], f"{what}: examples"),
             )
         except ValueError as error:
             raise MalformedMessage(str(error)) from error
@@ -239,6 +254,27 @@ def verify_manifest(manifest: Manifest, *, expected: _Manifest) -> _Manifest:
     return expected
 
 
+def verify_base(manifest: UpdateManifest, *, layout_digest: Digest) -> None:
+    """Check that an update's values and clips are those of its base model, which the ledger names.
+
+    The digest of a base model was attested by the nodes that derived it, so this makes the clips a fact of
+    the ledger for whoever does not hold the model.
+
+    Args:
+        manifest: of the update.
+        layout_digest: the policy's `model.architecture`.
+
+    Raises:
+        DigestMismatch: they are not.
+    """
+    came = compute_model_digest(layout_digest, manifest.parameters, manifest.base_values, manifest.clips)
+    if came != manifest.base_model:
+        raise DigestMismatch(
+            f"UpdateManifest: base_values, clips: expected those of the base model "
+            f"{manifest.base_model.hex()}, got those of {came.hex()}"
+        )
+
+
 def _spell(value: object) -> str:
     match value:
         case bytes() if len(value) == 20:
@@ -259,9 +295,11 @@ def _check_range(what: str, value: int, *, bits: int) -> None:
 
 
 def _split(raw: bytes, tag: str, count: int, what: str) -> tuple[bytes, ...]:
-    parts = split_fields(raw, what)
+    if len(raw) > _MOST_BYTES:
+        raise MalformedMessage(f"{what}: expected at most {_MOST_BYTES} bytes, got {len(raw)}")
+    parts = split_fields(raw, what, most=_MOST_FIELDS)
     if len(parts) != count or parts[0] != tag.encode():
-        first = parts[0] if parts else b""
+        first = parts[0][:40] if parts else b""
         raise MalformedMessage(
             f"{what}: expected {count} fields, the first {tag!r}, got {len(parts)}, the first {first!r}"
         )
@@ -269,14 +307,19 @@ def _split(raw: bytes, tag: str, count: int, what: str) -> tuple[bytes, ...]:
 
 
 def _parse_contributors(raw: bytes, what: str) -> tuple[Contribution, ...]:
-    parts = split_fields(raw, what)
-    if len(parts) % 3:
-        raise MalformedMessage(f"{what}: expected node, root and examples for each, got {len(parts)} fields")
-    return tuple(
-        Contribution(
-            as_address(parts[i], f"{what}: node"),
-            as_digest(parts[i + 1], f"{what}: update_root"),
-            decode_int(parts[i + 2], f"{what}: examples"),
+    contributors = []
+    for start in range(0, len(raw), _CONTRIBUTOR_BYTES):
+        parts = split_fields(raw[start : start + _CONTRIBUTOR_BYTES], what)
+        if len(parts) != 3:
+            raise MalformedMessage(
+                f"{what}: expected node, root and examples for each, got {len(parts)} fields"
+            )
+        node, update_root, examples = parts
+        contributors.append(
+            Contribution(
+                as_address(node, f"{what}: node"),
+                as_digest(update_root, f"{what}: update_root"),
+                decode_int(examples, f"{what}: examples"),
+            )
         )
-        for i in range(0, len(parts), 3)
-    )
+    return tuple(contributors)

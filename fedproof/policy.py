@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fedproof.model import ModelLayout
 
 _TAG = "fedproof.policy.v1"
+_MOST_BYTES = 4096  # more than a policy with the longest name has
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -30,6 +31,12 @@ def _check_clip(clip: float) -> float:
     if not 2.0**-64 <= clip <= 2.0**64:
         raise ValueError(f"expected 2^-64 to 2^64, got {clip}")
     return clip
+
+
+def _check_clip_margin(margin: float) -> float:
+    if margin != 0 and not 1 <= margin <= 1024:
+        raise ValueError(f"expected 0 (clips stay at codec.clip) or 1 to 1024, got {margin}")
+    return margin
 
 
 _Count = Annotated[int, Field(ge=1, lt=1 << 32)]
@@ -44,7 +51,7 @@ class ModelPolicy:
     Attributes:
         architecture: digest of the model's layout.
         parameters: values in its flat vector.
-        genesis: digest of the first model.
+        genesis: digest of the first model, whose clips are all `codec.clip`.
         seed: what torch is seeded with before the first model is built.
     """
 
@@ -61,12 +68,19 @@ class CodecPolicy:
     Attributes:
         bits: bits for each value.
         max_contributors: most updates that one sum may hold.
-        clip: bound of an update's every value.
+        clip: bound of an update's every value in the first round; later clips are at most this.
+        clip_margin: 0, and clips stay at `clip`; otherwise the next clip of a group (a tensor that travels)
+            is this times what the changes of one node in it come to, as the sum tells.
+        keep_one_in: of this many consecutive values one, drawn anew each round, travels.
+        error_feedback: whether what an update leaves unsent is added to the node's next one.
     """
 
     bits: Annotated[int, Field(ge=8, le=24)]
     max_contributors: Annotated[int, Field(ge=2, le=1000)]
     clip: Annotated[float, AfterValidator(_check_clip)]
+    clip_margin: Annotated[float, AfterValidator(_check_clip_margin)]
+    keep_one_in: Annotated[int, Field(ge=1, le=1024)]
+    error_feedback: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -138,13 +152,18 @@ class Policy:
         Raises:
             MalformedMessage: they are not what `canonical` returns for any policy.
         """
+        if len(raw) > _MOST_BYTES:
+            raise MalformedMessage(f"policy: expected at most {_MOST_BYTES} bytes, got {len(raw)}")
         fields = split_fields(raw, "policy")
-        if len(fields) != 20 or fields[0] != _TAG.encode():
+        if len(fields) != 23 or fields[0] != _TAG.encode():
+            first = fields[0][:40] if fields else b""
             raise MalformedMessage(
-                f"policy: expected 20 fields, the first {_TAG!r}, got {len(fields)}, the first {fields[:1]!r}"
+                f"policy: expected 23 fields, the first {_TAG!r}, got {len(fields)}, the first {first!r}"
             )
-        integers = {i: decode_int(fields[i], f"policy: field {i}") for i in (3, 5, 6, 7, *range(9, 17))}
-        floats = {i: decode_float(fields[i], f"policy: field {i}") for i in (8, 17, 18, 19)}
+        integers = {i: decode_int(fields[i], f"policy: field {i}") for i in (3, 5, 6, 7, *range(10, 20))}
+        floats = {i: decode_float(fields[i], f"policy: field {i}") for i in (8, 9, 20, 21, 22)}
+        if integers[11] > 1:
+            raise MalformedMessage(f"policy: codec.error_feedback: expected 0 or 1, got {integers[11]}")
         document = {
             "name": decode_text(fields[1], "policy: name"),
             "model": {
@@ -153,21 +172,28 @@ class Policy:
                 "genesis": fields[4],
                 "seed": integers[5],
             },
-            "codec": {"bits": integers[6], "max_contributors": integers[7], "clip": floats[8]},
+            "codec": {
+                "bits": integers[6],
+                "max_contributors": integers[7],
+                "clip": floats[8],
+                "clip_margin": floats[9],
+                "keep_one_in": integers[10],
+                "error_feedback": bool(integers[11]),
+            },
             "rounds": {
-                "min_contributors": integers[9],
-                "attestation_quorum": integers[10],
-                "max_examples": integers[11],
-                "commit_window_s": integers[12],
-                "aggregate_window_s": integers[13],
-                "attest_window_s": integers[14],
+                "min_contributors": integers[12],
+                "attestation_quorum": integers[13],
+                "max_examples": integers[14],
+                "commit_window_s": integers[15],
+                "aggregate_window_s": integers[16],
+                "attest_window_s": integers[17],
             },
             "training": {
-                "epochs": integers[15],
-                "batch_size": integers[16],
-                "learning_rate": floats[17],
-                "momentum": floats[18],
-                "weight_decay": floats[19],
+                "epochs": integers[18],
+                "batch_size": integers[19],
+                "learning_rate": floats[20],
+                "momentum": floats[21],
+                "weight_decay": floats[22],
             },
         }
         try:
@@ -188,6 +214,9 @@ class Policy:
             codec.bits,
             codec.max_contributors,
             codec.clip,
+            codec.clip_margin,
+            codec.keep_one_in,
+            int(codec.error_feedback),
             rounds.min_contributors,
             rounds.attestation_quorum,
             rounds.max_examples,
@@ -206,16 +235,16 @@ class Policy:
         """SHA-256 of the canonical bytes: what the ledger holds."""
         return Digest(hashlib.sha256(self.canonical()).digest())
 
+    @property
+    def update_length(self) -> int:
+        """How many values of the flat vector travel in a round."""
+        return -(-self.model.parameters // self.codec.keep_one_in)
+
     def codec_parameters(self) -> CodecParameters:
         """Return the codec's parameters for this policy; every policy has some that keep its sums exact."""
         from fedproof.codec.parameters import CodecParameters
 
-        return CodecParameters.plan(
-            bits=self.codec.bits,
-            max_contributors=self.codec.max_contributors,
-            clip=self.codec.clip,
-            max_examples=self.rounds.max_examples,
-        )
+        return CodecParameters.plan(bits=self.codec.bits, max_contributors=self.codec.max_contributors)
 
     def verify_layout(self, layout: ModelLayout) -> None:
         """Check that a user's model is the one that the federation trains.
@@ -238,7 +267,7 @@ class Policy:
 name = {json.dumps(self.name, ensure_ascii=False)}
 
 [model]
-architecture = "0x{model.architecture.hex()}"  # digest of the layout: tensor names, shapes and types
+architecture = "0x{model.architecture.hex()}"  # digest of the layout: names, shapes, types, frozen values
 parameters = {model.parameters}
 genesis = "0x{model.genesis.hex()}"  # digest of the first model
 seed = {model.seed}  # under which every node builds that first model
@@ -246,7 +275,10 @@ seed = {model.seed}  # under which every node builds that first model
 [codec]
 bits = {codec.bits}  # for each value of an update
 max_contributors = {codec.max_contributors}
-clip = {codec.clip!r}  # bound of an update's every value
+clip = {codec.clip!r}  # bound of an update's every value in the first round; later clips are at most this
+clip_margin = {codec.clip_margin!r}  # x what a node's changes in a tensor come to = its next clip; 0: clips stay
+keep_one_in = {codec.keep_one_in}  # of so many consecutive values one travels, drawn anew each round
+error_feedback = {str(codec.error_feedback).lower()}  # what an update leaves unsent goes into the node's next
 
 [rounds]
 min_contributors = {rounds.min_contributors}

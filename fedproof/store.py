@@ -40,9 +40,9 @@ class ObjectStore:
 
     # Chunks
 
-    def put(self, data: bytes) -> Digest:
-        """Store one chunk and return its leaf digest."""
-        digest = leaf_digest(data)
+    def put(self, data: bytes, *, digest: Digest | None = None) -> Digest:
+        """Store one chunk and return its leaf digest, which is computed unless the caller knows it."""
+        digest = leaf_digest(data) if digest is None else digest
         self._write(self.object_path(digest), data)
         return digest
 

@@ -77,6 +77,9 @@ class Task(Protocol):
 
         Every participant builds the same architecture, whatever its data. torch's global generator is
         seeded with the policy's seed before the call, so the usual initialisation is the same everywhere.
+
+        Parameters with ``requires_grad = False`` are frozen: they do not travel, every participant has to
+        build them with the same values, and `train` must leave them alone.
         """
         ...
 

@@ -37,6 +37,8 @@ from fedproof.tasks.messages import (
     Started,
     Train,
     TrainOutcome,
+    receive_message,
+    send_message,
 )
 
 __all__ = ["TrainOutcome", "TrainingWorker", "describe_task"]
@@ -79,7 +81,7 @@ class TrainingWorker:
         self._connection, self._process = _spawn(threads)
         # Small enough for the pipe's buffer, so this does not wait for the process.
         with contextlib.suppress(BrokenPipeError):
-            self._connection.send(Start(reference, dict(settings), seed, threads))
+            send_message(self._connection, Start(reference, dict(settings), seed, threads))
 
     def __enter__(self) -> TrainingWorker:
         return self
@@ -138,7 +140,7 @@ class TrainingWorker:
                 if not self._started:
                     self._receive(Started, "starting")
                     self._started = True
-                self._connection.send(request)
+                send_message(self._connection, request)
                 return self._receive(kind, doing)
             except (EOFError, ConnectionError) as error:
                 raise WorkerDied(
@@ -159,7 +161,7 @@ class TrainingWorker:
             raise TaskFailed(
                 f"task {self._reference}: expected {doing} to end within {self.timeout_s} s, got no answer"
             )
-        reply = self._connection.recv()
+        reply = receive_message(self._connection)
         if isinstance(reply, Refusal):
             raise _ERRORS[reply.error](reply.message)
         if not isinstance(reply, kind):

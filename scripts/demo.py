@@ -30,7 +30,6 @@ TASK = "fedproof.tasks.breast_cancer:BreastCancer"
 POLICY: Mapping[str, str] = {
     "name": "breast cancer demo",
     "bits": "15",
-    "clip": "0.5",
     "max-contributors": "8",
     "min-contributors": "2",
     "attestation-quorum": "2",

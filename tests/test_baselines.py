@@ -44,7 +44,9 @@ def policy() -> Policy:
     return Policy(
         name="baselines",
         model=ModelPolicy(architecture=bytes(32), parameters=530, genesis=bytes(32), seed=7),  # type: ignore[arg-type]
-        codec=CodecPolicy(bits=15, max_contributors=8, clip=0.5),
+        codec=CodecPolicy(
+            bits=15, max_contributors=8, clip=0.5, clip_margin=0.0, keep_one_in=1, error_feedback=False
+        ),
         rounds=RoundPolicy(
             min_contributors=2,
             attestation_quorum=2,

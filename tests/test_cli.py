@@ -30,7 +30,9 @@ from fedproof.keys.tls import certificate_digest
 from fedproof.keys.wallet import create_wallet
 from fedproof.keys.wrapping import public_key_digest
 from fedproof.ledger.client import Ledger
+from fedproof.model import Model
 from fedproof.policy import Policy
+from fedproof.training import describe_task
 
 PASSWORD = "correct horse"
 TASK = "fedproof.tasks.breast_cancer:BreastCancer"
@@ -101,7 +103,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-@pytest.mark.parametrize("command", [(), ("admin",), ("deploy",), ("policy", "new")])
+@pytest.mark.parametrize("command", [(), ("admin",), ("deploy",), ("policy", "new"), ("codec", "plan")])
 def test_help_loads_nothing_heavy(command: tuple[str, ...]) -> None:
     """Help comes at once, without the libraries that take seconds to load."""
     script = (
@@ -120,7 +122,18 @@ def test_help_loads_nothing_heavy(command: tuple[str, ...]) -> None:
 def test_root_help_shows_every_command() -> None:
     """`fedproof --help` names our commands and the installed plug-ins."""
     text = run("--help")
-    for name in ("devchain", "keys", "policy", "deploy", "admin", "version", "node", "aggregator", "audit"):
+    for name in (
+        "devchain",
+        "keys",
+        "policy",
+        "codec",
+        "deploy",
+        "admin",
+        "version",
+        "node",
+        "aggregator",
+        "audit",
+    ):
         assert name in text
 
 
@@ -314,7 +327,13 @@ def write_policy(path: Path, **changes: int) -> Policy:
     document = f"""
         name = "test"
         model = {{ architecture = "0x{"ab" * 32}", parameters = 10, genesis = "0x{"cd" * 32}", seed = 7 }}
-        codec = {{ bits = 15, max_contributors = 16, clip = 0.25 }}
+        [codec]
+        bits = 15
+        max_contributors = 16
+        clip = 0.25
+        clip_margin = 0.0
+        keep_one_in = 1
+        error_feedback = false
         [rounds]
         min_contributors = 2
         attestation_quorum = 2
@@ -443,9 +462,38 @@ def test_new_policy(tmp_path: Path) -> None:
         run("policy", "new", "--task", TASK, "--output", path, *options)
 
 
+def test_policy_options_of_the_codec(tmp_path: Path) -> None:
+    """What travels, and under which clips, can be chosen; the policy says what an update then costs.
+
+    The first model's digest covers its clips, which are all the policy's.
+    """
+    path = tmp_path / "policy.toml"
+    options = ("--clip", 0.5, "--clip-margin", 8, "--keep-one-in", 4, "--error-feedback")
+    made = run_json(
+        "policy", "new", "--task", TASK, "--task-setting", "hospital=0", "--output", path, *options
+    )
+    policy = Policy.load(path)
+    codec = policy.codec
+    assert (codec.clip, codec.clip_margin, codec.keep_one_in, codec.error_feedback) == (0.5, 8.0, 4, True)
+    assert (made["parameters"], made["values_per_update"]) == (530, 133)
+    # One frame: 4096 coefficients of 49 bits, and a seed.
+    assert (made["chunks"], made["bytes_per_update"]) == (1, 4096 * 49 // 8 + 64)
+    layout, flat = describe_task(TASK, {"hospital": 0}, seed=7)
+    genesis = Model(flat, (0.5,) * 4).compute_digest(layout.digest)
+    assert (policy.model.genesis, made["genesis"]) == (genesis, "0x" + genesis.hex())
+    assert {name: made[name] for name in ("clip", "clip_margin", "keep_one_in", "error_feedback")} == {
+        "clip": 0.5,
+        "clip_margin": 8.0,
+        "keep_one_in": 4,
+        "error_feedback": True,
+    }
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--clip-margin", "0.5"], r"codec.clip_margin: expected 0 .* or 1 to 1024, got 0\.5"),
+        (["--keep-one-in", "0"], "codec.keep_one_in: expected greater than or equal to 1, got 0"),
         (["--bits", "40"], "codec.bits: expected .*24, got 40"),
         (["--min-contributors", "9", "--max-contributors", "8"], "rounds.min_contributors: expected at most"),
         (["--task-setting", "hospital"], "--task-setting: expected KEY=VALUE, got 'hospital'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import fields, replace
 
 import pytest
@@ -17,10 +18,12 @@ from fedproof.manifest import (
     Manifest,
     UpdateManifest,
     compute_header_root,
+    verify_base,
     verify_header,
     verify_manifest,
 )
 from fedproof.merkle import compute_root, leaf_digest
+from fedproof.model import compute_model_digest
 
 UPDATE = UpdateManifest(
     chain_id=31337,
@@ -30,6 +33,8 @@ UPDATE = UpdateManifest(
     epoch=1,
     policy_digest=Digest(b"\x01" * 32),
     base_model=Digest(b"\x02" * 32),
+    base_values=Digest(b"\x05" * 32),
+    clips=(0.25, 2.0**-30),
     parameters=545,
     chunks=2,
     examples=120,
@@ -61,6 +66,10 @@ _updates = st.builds(
     epoch=_words,
     policy_digest=_digests,
     base_model=_digests,
+    base_values=_digests,
+    clips=st.lists(
+        st.floats(min_value=0, exclude_min=True, allow_infinity=False), min_size=1, max_size=5
+    ).map(tuple),
     parameters=_words,
     chunks=_words,
     examples=_words,
@@ -126,7 +135,7 @@ def test_leaf_digests_are_pinned() -> None:
     """The encodings never change between versions: roots over them stand on ledgers."""
     assert (
         leaf_digest(UPDATE.encode()).hex()
-        == "ba1341f76808f871115411d8b66b25439a76cb4ff03a35337b89a331e9aa961b"
+        == "d043ae379d0913770c19eb34883693b31a5de8931a2023951ecd83108d5ae239"
     )
     assert (
         leaf_digest(AGGREGATE.encode()).hex()
@@ -158,6 +167,17 @@ def test_numbers_have_limits(name: str) -> None:
             parts[position] = value
             with pytest.raises(MalformedMessage, match=f"update manifest: {name}: expected 1 to"):
                 UpdateManifest.parse(encode_fields(*parts))
+
+
+@pytest.mark.parametrize("clips", [(), (0.25, 0.0), (0.25, -1.0), (float("nan"),), (float("inf"),)])
+def test_clips_are_positive_and_finite(clips: tuple[float, ...]) -> None:
+    """No clip, and what cannot bound a value, is refused, constructed or parsed."""
+    with pytest.raises(ValueError, match="update manifest: clips: expected positive finite numbers"):
+        replace(UPDATE, clips=clips)
+    parts = list(split_fields(UPDATE.encode(), ""))
+    parts[9] = b"".join(struct.pack(">d", clip) for clip in clips)
+    with pytest.raises(MalformedMessage, match="update manifest: clips: expected positive finite numbers"):
+        UpdateManifest.parse(encode_fields(*parts))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +256,7 @@ def test_manifest_as_expected_is_returned() -> None:
 def test_each_field_of_an_update_manifest_is_compared(name: str) -> None:
     """An update for another federation, round, node, epoch, policy or model is refused, naming the field."""
     value = getattr(UPDATE, name)
-    other = value + 1 if isinstance(value, int) else bytes(len(value))
+    other = value + 1 if isinstance(value, int) else value[:1] if name == "clips" else bytes(len(value))
     with pytest.raises(DigestMismatch, match=f"UpdateManifest: {name}: expected .*, got "):
         verify_manifest(replace(UPDATE, **{name: other}), expected=UPDATE)
 
@@ -246,6 +266,26 @@ def test_contributors_are_compared_and_spelt() -> None:
     message = r"contributors: expected .*0x0B0b.* 80 examples.*, got \[0x0A0A[^,]*, 120 examples\)\]"
     with pytest.raises(DigestMismatch, match=message):
         verify_manifest(replace(AGGREGATE, contributors=AGGREGATE.contributors[:1]), expected=AGGREGATE)
+
+
+def test_base_is_bound_to_values_and_clips() -> None:
+    """Whoever knows only the base model's digest learns the clips from a manifest, and no others."""
+    layout_digest = Digest(b"\x07" * 32)
+    digest = compute_model_digest(layout_digest, UPDATE.parameters, UPDATE.base_values, UPDATE.clips)
+    honest = replace(UPDATE, base_model=digest)
+    verify_base(honest, layout_digest=layout_digest)
+    for changed in (
+        replace(honest, clips=(0.25, 2.0**-29)),
+        replace(honest, clips=UPDATE.clips[:1]),
+        replace(honest, base_values=Digest(bytes(32))),
+        replace(honest, parameters=546),
+        UPDATE,
+    ):
+        message = f"expected those of the base model {changed.base_model.hex()}, got those of "
+        with pytest.raises(DigestMismatch, match=message):
+            verify_base(changed, layout_digest=layout_digest)
+    with pytest.raises(DigestMismatch):
+        verify_base(honest, layout_digest=Digest(bytes(32)))
 
 
 def test_other_kind_of_manifest_is_refused() -> None:

@@ -30,6 +30,9 @@ seed = 7
 bits = 15
 max_contributors = 16
 clip = 0.25
+clip_margin = 4.0
+keep_one_in = 3
+error_feedback = true
 [rounds]
 min_contributors = 2
 attestation_quorum = 2
@@ -48,7 +51,9 @@ weight_decay = 0.0
 POLICY = Policy(
     name="breast-cancer demo",
     model=ModelPolicy(architecture=LAYOUT.digest, parameters=62, genesis=Digest(b"\x9e" * 32), seed=7),
-    codec=CodecPolicy(bits=15, max_contributors=16, clip=0.25),
+    codec=CodecPolicy(
+        bits=15, max_contributors=16, clip=0.25, clip_margin=4.0, keep_one_in=3, error_feedback=True
+    ),
     rounds=RoundPolicy(
         min_contributors=2,
         attestation_quorum=2,
@@ -82,6 +87,9 @@ def policies(draw: st.DrawFn) -> Policy:
             bits=draw(st.integers(8, 24)),
             max_contributors=most,
             clip=draw(st.floats(min_value=2.0**-64, max_value=2.0**64)),
+            clip_margin=draw(st.just(0.0) | st.floats(min_value=1, max_value=1024)),
+            keep_one_in=draw(st.integers(1, 1024)),
+            error_feedback=draw(st.booleans()),
         ),
         rounds=RoundPolicy(
             min_contributors=draw(st.integers(2, most)),
@@ -146,14 +154,15 @@ def test_every_truncation_and_every_trailing_byte_is_refused() -> None:
 def test_digest_is_pinned() -> None:
     """The digest of a policy never changes between versions: it stands on ledgers."""
     assert POLICY.digest == hashlib.sha256(POLICY.canonical()).digest()
-    assert POLICY.digest.hex() == "c006b22d0e51f1b36abe40e58b9e7b8c0a67b562688e40818a2528c8ccf2aa28"
+    assert POLICY.digest.hex() == "3e86bc6ad9ef1bcbd69ed7a604d62a1eeb5e869a7e4d6616bfaefb3cc0327a90"
 
 
-@pytest.mark.parametrize("index", range(20))
+@pytest.mark.parametrize("index", range(23))
 def test_each_value_changes_the_digest(index: int) -> None:
     """No value of the policy is left out of its digest."""
     fields = list(split_fields(POLICY.canonical(), "policy"))
-    fields[index] = fields[index][:-1] + bytes([fields[index][-1] ^ 4])
+    flip = 1 if index == 11 else 4  # error_feedback is 0 or 1
+    fields[index] = fields[index][:-1] + bytes([fields[index][-1] ^ flip])
     try:
         changed = Policy.parse(encode_fields(*fields))
     except MalformedMessage:
@@ -178,10 +187,35 @@ def test_comments_and_spelling_do_not_change_the_digest(tmp_path: Path) -> None:
         ("bits = 15", "bits = true", "codec.bits: expected an integer, got True"),
         ("bits = 15", "bits = 15.0", "codec.bits: expected an integer, got 15.0"),
         ("bits = 15", "", "codec.bits: expected a value, got none: the key is missing"),
-        ("bits = 15", "bits = 15\nbit = 1", "codec.bit: unknown key (expected one of: bits, clip, max_contr"),
+        ("bits = 15", "bits = 15\nbit = 1", "codec.bit: unknown key (expected one of: bits, clip, clip_m"),
         ("clip = 0.25", "clip = 0", "codec.clip: expected 2^-64 to 2^64, got 0.0"),
         ("clip = 0.25", "clip = inf", "codec.clip: expected 2^-64 to 2^64, got inf"),
         ("clip = 0.25", "clip = nan", "codec.clip: expected 2^-64 to 2^64, got nan"),
+        (
+            "clip_margin = 4.0",
+            "clip_margin = 0.5",
+            "codec.clip_margin: expected 0 (clips stay at codec.clip) or",
+        ),
+        (
+            "clip_margin = 4.0",
+            "clip_margin = 1025",
+            "codec.clip_margin: expected 0 (clips stay at codec.clip) or",
+        ),
+        (
+            "clip_margin = 4.0",
+            "clip_margin = nan",
+            "codec.clip_margin: expected 0 (clips stay at codec.clip) or",
+        ),
+        ("clip_margin = 4.0", "", "codec.clip_margin: expected a value, got none: the key is missing"),
+        (
+            "keep_one_in = 3",
+            "keep_one_in = 0",
+            "codec.keep_one_in: expected greater than or equal to 1, got 0",
+        ),
+        ("keep_one_in = 3", "keep_one_in = 1025", "codec.keep_one_in: expected less than or equal to 1024"),
+        ("keep_one_in = 3", "", "codec.keep_one_in: expected a value, got none: the key is missing"),
+        ("error_feedback = true", "error_feedback = 1", "codec.error_feedback: expected"),
+        ("error_feedback = true", "", "codec.error_feedback: expected a value, got none: the key is missing"),
         ("seed = 7", "seed = -1", "model.seed: expected greater than or equal to 0, got -1"),
         ("parameters = 62", "parameters = 0", "model.parameters: expected greater than or equal to 1, got 0"),
         ('"0x9e', '"0x9', "model.genesis: expected a digest of 0x and 64 hex digits, got '0x9"),
@@ -243,14 +277,17 @@ def test_constructing_checks_too() -> None:
 @pytest.mark.parametrize(
     ("index", "field", "message"),
     [
-        (0, b"fedproof.policy.v2", "expected 20 fields, the first 'fedproof.policy.v1', got 20, the first"),
+        (0, b"fedproof.policy.v2", "expected 23 fields, the first 'fedproof.policy.v1', got 23, the first"),
         (1, b"\xff", "policy: name: expected UTF-8"),
         (2, bytes(31), "policy: model.architecture: expected a digest"),
         (6, bytes(8), "codec.bits: expected greater than or equal to 8, got 0"),
         (6, bytes(7), "policy: field 6: expected an integer of 8 bytes, got 7 bytes"),
-        (18, b"\x7f\xf8" + bytes(6), "training.momentum: expected less than 1, got nan"),
+        (9, bytes(7) + b"\x01", "codec.clip_margin: expected 0 .* or 1 to 1024, got 5e-324"),
+        (10, bytes(8), "codec.keep_one_in: expected greater than or equal to 1, got 0"),
+        (11, (2).to_bytes(8), "policy: codec.error_feedback: expected 0 or 1, got 2"),
+        (21, b"\x7f\xf8" + bytes(6), "training.momentum: expected less than 1, got nan"),
         (
-            9,
+            12,
             (17).to_bytes(8),
             r"rounds.min_contributors: expected at most codec.max_contributors \(16\), got 17",
         ),
@@ -268,17 +305,30 @@ def test_bad_bytes_are_refused(index: int, field: bytes, message: str) -> None:
 @pytest.mark.parametrize("bits", range(8, 25))
 def test_every_policy_has_codec_parameters(bits: int, max_contributors: int) -> None:
     """What a policy may say, the codec can do."""
-    policy = replace(POLICY, codec=CodecPolicy(bits=bits, max_contributors=max_contributors, clip=0.5))
-    parameters = policy.codec_parameters()
-    assert (parameters.bits, parameters.max_contributors, parameters.clip) == (bits, max_contributors, 0.5)
-    assert parameters.max_examples == 10_000
+    codec = replace(POLICY.codec, bits=bits, max_contributors=max_contributors)
+    parameters = replace(POLICY, codec=codec).codec_parameters()
+    assert (parameters.bits, parameters.max_contributors) == (bits, max_contributors)
 
 
 @pytest.mark.parametrize("clip", [2.0**-64, 2.0**64])
-def test_extreme_clips_have_codec_parameters(clip: float) -> None:
-    """The policy's bounds of the clip are the codec's."""
-    policy = replace(POLICY, codec=replace(POLICY.codec, clip=clip))
-    assert policy.codec_parameters().clip == clip
+def test_extreme_clips_are_taken(clip: float) -> None:
+    """The last clips within the bounds make a policy, the first beyond do not."""
+    assert replace(POLICY, codec=replace(POLICY.codec, clip=clip)).codec.clip == clip
+    beyond = clip / 2 if clip < 1 else clip * 2
+    with pytest.raises(ValidationError, match="expected 2\\^-64 to 2\\^64"):
+        replace(POLICY.codec, clip=beyond)
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0, 1024.0])
+def test_extreme_margins_are_taken(margin: float) -> None:
+    """0 and both ends of the range make a policy; what is beyond is refused above."""
+    assert replace(POLICY.codec, clip_margin=margin).clip_margin == margin
+
+
+@pytest.mark.parametrize(("keep_one_in", "length"), [(1, 62), (2, 31), (3, 21), (61, 2), (62, 1), (1024, 1)])
+def test_update_length_rounds_up(keep_one_in: int, length: int) -> None:
+    """The last group of values counts even when it is not full, so at least one value travels."""
+    assert replace(POLICY, codec=replace(POLICY.codec, keep_one_in=keep_one_in)).update_length == length
 
 
 def test_other_architecture_is_refused_with_its_tensors() -> None:

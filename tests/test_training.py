@@ -33,7 +33,9 @@ class Odd:
         self.what, self.marker = what, marker
 
     def build_model(self):
-        return torch.nn.Linear(2, 1)
+        model = torch.nn.Linear(2, 1)
+        model.weight.requires_grad_(self.what != "thaw")
+        return model
 
     def train(self, model, plan, *, round):
         print("printed by the task")
@@ -42,6 +44,8 @@ class Odd:
         match self.what:
             case "raise":
                 raise KeyError("no such column: age")
+            case "thaw":
+                model.weight.data.add_(1)
             case "segfault":
                 ctypes.string_at(0)
             case "exit":
@@ -160,6 +164,18 @@ def test_task_that_raises_fails_with_its_traceback(
     output = capfd.readouterr()
     assert output.out == ""
     assert "printed by the task" in output.err
+
+
+def test_training_that_changes_a_frozen_tensor_is_refused() -> None:
+    """A task that trains what it froze itself is told which tensor, and the worker lives."""
+    with TrainingWorker("odd:Odd", {"what": "thaw"}, seed=1) as worker:
+        layout, flat = worker.describe()
+        assert (layout.parameters, flat.size) == (1, 1)
+        with pytest.raises(
+            ConfigurationError, match=r"frozen tensor 'weight': .* training must not change it"
+        ):
+            worker.train(flat, PLAN, 1)
+        assert worker.evaluate(flat).accuracy == 1.0
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ class AggregatorConfig(Section):
         listen: host and port to serve on, as ``0.0.0.0:7443`` or ``[::]:7443``; port 0 takes a free one.
         rounds: the round number after which no further one is opened.
         expected_nodes: how many nodes must be admitted before a round is opened.
+        codec_processes: how many processes add ciphertexts; 0 for one for each core.
         exit_when_finished: whether to exit after the last round; otherwise it goes on serving what it stores.
         poll_interval_s: how often the ledger is read.
         seal_grace_s: how long after the commit deadline it waits for updates that are not whole yet.
@@ -38,6 +39,7 @@ class AggregatorConfig(Section):
     listen: str
     rounds: Annotated[int, Field(ge=1, lt=1 << 32)]
     expected_nodes: Annotated[int, Field(ge=2, le=1000)] = 2
+    codec_processes: Annotated[int, Field(ge=0, le=256)] = 0
     exit_when_finished: bool = False
     poll_interval_s: Annotated[Seconds, Field(gt=0)] = 0.5
     seal_grace_s: Seconds = 10.0

@@ -38,7 +38,7 @@ from fedproof_aggregator.steps import (
     choose_seal,
     has_quorum,
 )
-from fedproof_aggregator.summation import sum_round
+from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import Terms, TermsShelf
 from fedproof_aggregator.view import LedgerView
 
@@ -56,6 +56,7 @@ class Parts:
         journal: how far uploads have come.
         shelf: the policies' terms.
         key_relay: knows which epochs' keys are here.
+        summation: adds up what comes.
     """
 
     ledger: Ledger
@@ -64,6 +65,7 @@ class Parts:
     journal: Journal
     shelf: TermsShelf
     key_relay: KeyRelay
+    summation: Summation
 
 
 class Daemon:
@@ -131,6 +133,8 @@ class Daemon:
         self._parts.view.refresh()
         record = self._parts.view.current_round()
         if record is None or record.phase.is_over:
+            if record is not None:
+                self._parts.summation.close(record.number)
             self._report_end(record)
             return self._open_next(record)
         policy = self._parts.view.round_policy(record)
@@ -215,7 +219,7 @@ class Daemon:
         root = self._parts.journal.find_aggregate(record.number)
         if root is None:
             try:
-                root = sum_round(record, view=self._parts.view, terms=terms, store=self._parts.store)
+                root = self._parts.summation.finish(record, terms)
             except PeerError as error:
                 return self._fail(record, Fail(FailureReason.NO_AGGREGATE, str(error)))
             # A crash before this line costs the time of the sum, which comes out the same.

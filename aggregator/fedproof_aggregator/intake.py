@@ -16,13 +16,14 @@ from fedproof.digests import Address, Digest, as_address, as_digest, checksum_ad
 from fedproof.errors import DigestMismatch, MalformedMessage
 from fedproof.ledger.events import ExclusionReason, MemberStatus, Phase
 from fedproof.ledger.history import Commitment, RoundRecord
-from fedproof.manifest import verify_header, verify_manifest
+from fedproof.manifest import verify_header
 from fedproof.merkle import leaf_digest
 from fedproof.store import ObjectStore
-from fedproof.wire.aggregation_pb2 import Chunk, UploadStart
+from fedproof.wire.aggregation_pb2 import UploadStart
 from fedproof_aggregator.journal import CopiedFrame, Journal, UploadStanding
 from fedproof_aggregator.refusal import Refused, malformed, out_of_turn
-from fedproof_aggregator.terms import Terms, TermsShelf, expect_update
+from fedproof_aggregator.summation import Summation
+from fedproof_aggregator.terms import Terms, TermsShelf, verify_update
 from fedproof_aggregator.view import LedgerView
 
 
@@ -64,11 +65,20 @@ class Incoming:
 class Intake:
     """Admits updates, chunk by chunk."""
 
-    def __init__(self, *, view: LedgerView, store: ObjectStore, journal: Journal, shelf: TermsShelf) -> None:
+    def __init__(
+        self,
+        *,
+        view: LedgerView,
+        store: ObjectStore,
+        journal: Journal,
+        shelf: TermsShelf,
+        summation: Summation,
+    ) -> None:
         self._view = view
         self._store = store
         self._journal = journal
         self._shelf = shelf
+        self._summation = summation
 
     def find_standing(self, round_number: int, raw_node: bytes) -> UploadStanding | None:
         """Return how far a node's update has come, or nothing if no header that counts has come.
@@ -129,20 +139,20 @@ class Intake:
         except DigestMismatch as error:
             raise out_of_turn(f"{where}: {error} (the node's commitment)") from error
         except MalformedMessage as error:
-            raise self._refuse_for_good(number, node, commitment, str(error)) from error
+            raise self._refuse_for_good(number, node, commitment, f"{where}: {error}") from error
         # 5
         terms = self._find_terms(record)
         try:
-            verify_manifest(parsed, expected=expect_update(self._view, record, node, terms))
+            verify_update(parsed, view=self._view, record=record, node=node, terms=terms)
         except DigestMismatch as error:
-            raise self._refuse_for_good(number, node, commitment, str(error)) from error
+            raise self._refuse_for_good(number, node, commitment, f"{where}: {error}") from error
         self._store.put_header(manifest, chunk_digests)
         standing = self._journal.begin_upload(
             number, node, root=commitment.update_root, chunks=len(chunk_digests)
         )
         # 6
         if standing.reason is not None:
-            raise malformed(f"{where}: {standing.message} (refused before)")
+            raise malformed(f"{standing.message} (refused before)")
         return Incoming(
             round=number,
             node=node,
@@ -153,16 +163,16 @@ class Intake:
             next_chunk=standing.received,
         )
 
-    def accept(self, incoming: Incoming, chunk: Chunk) -> None:
-        """Store the next chunk of an update.
+    def accept(self, incoming: Incoming, index: int, data: bytes) -> None:
+        """Add the next chunk of an update to the round's sum, and store it.
 
         1. The round is still open.
         2. The index is the next one; a stream's first chunk may be one that is held.
         3. The length is the exact one.
         4. The digest is the header's.
-        5. The frames are well formed.
-        6. Each frame's seed is that of no other frame, of any update and round: nobody sends again what it
+        5. Each frame's seed is that of no other frame, of any update and round: nobody sends again what it
            has downloaded, however changed.
+        6. The frames are well formed: a codec worker reads them, adds them, and lives.
 
         Raises:
             Refused: a check fails; what came before stays. After 5 and 6, and after 3 where the digest is the
@@ -173,44 +183,51 @@ class Intake:
             self._view.refresh()
         record = self._require_open(incoming.round, incoming.where)
         # 2
-        self._require_next(incoming, chunk.index)
-        index = chunk.index
+        self._require_next(incoming, index)
         # 3
         where = f"{incoming.where}, chunk {index}"
         expected_bytes = incoming.terms.compute_chunk_bytes(index)
-        expected, came = incoming.chunk_digests[index], leaf_digest(chunk.data)
+        expected, came = incoming.chunk_digests[index], leaf_digest(data)
         problem = ""
-        if len(chunk.data) != expected_bytes:
-            kind = "too large" if len(chunk.data) > expected_bytes else "too small"
-            problem = f"expected {expected_bytes} bytes, got {len(chunk.data)}: {kind}"
+        if len(data) != expected_bytes:
+            kind = "too large" if len(data) > expected_bytes else "too small"
+            problem = f"{where}: expected {expected_bytes} bytes, got {len(data)}: {kind}"
         # 4
         if came != expected:
-            raise malformed(
-                f"{where}: " + (problem or f"expected leaf digest {expected.hex()}, got {came.hex()}")
-            )
-        # 5
-        try:
-            incoming.terms.codec.check_update_chunk(chunk.data, index, incoming.terms.parameters)
-        except MalformedMessage as error:
-            problem = problem or str(error)
-        # 6
-        if not problem:
-            seeds = split_seeds(chunk.data, incoming.terms.codec.parameters)
-            try:
-                self._journal.claim_seeds(incoming.round, incoming.node, chunk=index, seeds=seeds)
-            except CopiedFrame as error:
-                problem = _describe_copy(error, incoming)
+            raise malformed(problem or f"{where}: expected leaf digest {expected.hex()}, got {came.hex()}")
+        # 5, 6
+        problem = problem or self._add(incoming, index, data)
         if problem:
             commitment = record.commitments[incoming.node]
-            raise self._refuse_for_good(
-                incoming.round, incoming.node, commitment, f"chunk {index}: {problem}"
-            )
-        # A crash here leaves seeds without their chunk; they are its own when the node sends it again.
-        self._store.put(chunk.data)
+            raise self._refuse_for_good(incoming.round, incoming.node, commitment, problem)
+        # A crash before this line leaves seeds without their chunk; they are its own when the node sends it
+        # again. The sum dies with this process, and is made anew from the store.
+        self._store.put(data, digest=expected)
         # A crash here leaves a chunk that the journal does not know; the node sends it again.
-        self._journal.record_chunk(incoming.round, incoming.node, index=index)
+        self._journal.record_chunk(
+            incoming.round, incoming.node, index=index, chunks=len(incoming.chunk_digests)
+        )
         incoming.next_chunk = index + 1
         incoming.held = max(incoming.held, incoming.next_chunk)
+
+    def _add(self, incoming: Incoming, index: int, data: bytes) -> str:
+        """Return what is wrong with a chunk's frames; when nothing is, the round's sum holds them."""
+        seeds = split_seeds(data, incoming.terms.parameters)
+        try:
+            self._journal.claim_seeds(incoming.round, incoming.node, chunk=index, seeds=seeds)
+            self._summation.add(
+                incoming.round,
+                incoming.terms,
+                index=index,
+                digest=incoming.chunk_digests[index],
+                chunk=data,
+                whose=incoming.where,
+            )
+        except CopiedFrame as error:
+            return f"{incoming.where}, chunk {index}: {_describe_copy(error, incoming)}"
+        except MalformedMessage as error:
+            return str(error)
+        return ""
 
     @staticmethod
     def _require_next(incoming: Incoming, index: int) -> None:
@@ -263,7 +280,7 @@ class Intake:
             reason=ExclusionReason.MALFORMED,
             message=message,
         )
-        return malformed(f"{_where(number, node)}: {message}")
+        return malformed(message)
 
 
 def _where(number: int, node: Address) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fedproof.digests import Address, Digest, checksum_address
 from fedproof.errors import ConfigurationError
@@ -102,8 +103,6 @@ class Journal:
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
             self._database.execute("PRAGMA journal_mode = WAL")
-            # A chunk that was acknowledged stays acknowledged, also after a power failure.
-            self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_SCHEMA)
             self._database.execute(
                 "INSERT OR IGNORE INTO federation VALUES (1, ?, ?)", (chain_id, bytes(contract))
@@ -125,8 +124,15 @@ class Journal:
             self._database.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> Iterator[sqlite3.Connection]:
+        """Commit what the block does, or nothing of it.
+
+        Args:
+            synchronous: FULL, and it outlives a power failure; NORMAL, and a power failure may take it back
+                with what was committed after it. Either outlives a crash of this process.
+        """
         with self._lock:
+            self._database.execute(f"PRAGMA synchronous = {synchronous}")
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
@@ -188,9 +194,12 @@ class Journal:
                 if owner != place:
                     raise CopiedFrame(owner[0], Address(owner[1]), owner[2])
 
-    def record_chunk(self, round_number: int, node: Address, *, index: int) -> None:
-        """Record that every chunk up to and including this one is on the disk; never takes one back."""
-        with self._transaction() as database:
+    def record_chunk(self, round_number: int, node: Address, *, index: int, chunks: int) -> None:
+        """Record that every chunk up to and including this one, of so many, is on the disk.
+
+        Never takes one back. A power failure may, unless it was the last: the node sends it again.
+        """
+        with self._transaction("FULL" if index + 1 == chunks else "NORMAL") as database:
             database.execute(
                 "UPDATE uploads SET received = max(received, ?) WHERE round = ? AND node = ?",
                 (index + 1, round_number, bytes(node)),

@@ -25,9 +25,16 @@ from fedproof_aggregator.daemon import Daemon, Parts
 from fedproof_aggregator.intake import Intake
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
-from fedproof_aggregator.server import compute_stream_limit, start_server
+from fedproof_aggregator.server import (
+    MESSAGES_AT_ONCE,
+    PATIENCE_S,
+    compute_stream_limit,
+    start_server,
+)
 from fedproof_aggregator.service import AggregationService
+from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import TermsShelf, verify_policy
+from fedproof_aggregator.turnstile import Turnstile
 from fedproof_aggregator.view import LedgerView
 
 
@@ -53,12 +60,14 @@ def run_aggregator(config: AggregatorConfig, *, logger: FilteringBoundLogger) ->
         journal = Journal(
             config.state_dir / "state.sqlite", chain_id=ledger.chain_id, contract=ledger.contract
         )
+        summation = Summation(view=view, store=store, processes=config.codec_processes)
         try:
             shelf = TermsShelf(policy, store=store)
             key_relay = KeyRelay(view=view, store=store)
-            parts = Parts(ledger, view, store, journal, shelf, key_relay)
+            parts = Parts(ledger, view, store, journal, shelf, key_relay, summation)
             serve(config, policy, parts, logger=logger)
         finally:
+            summation.stop()
             journal.close()
 
 
@@ -68,8 +77,15 @@ def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: Fil
     service = AggregationService(
         view=parts.view,
         store=parts.store,
-        intake=Intake(view=parts.view, store=parts.store, journal=parts.journal, shelf=parts.shelf),
+        intake=Intake(
+            view=parts.view,
+            store=parts.store,
+            journal=parts.journal,
+            shelf=parts.shelf,
+            summation=parts.summation,
+        ),
         key_relay=parts.key_relay,
+        turnstile=Turnstile(MESSAGES_AT_ONCE, patience_s=PATIENCE_S),
         policy_digest=policy.digest,
         logger=logger,
         on_progress=daemon.wake,

@@ -32,8 +32,16 @@ _OPTIONS = (
     # Nodes may look just as often whether we are still there.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # What comes before it is asked for, a megabyte or more for each stream otherwise, stays with the sender.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 65_536),
 )
 # The default inbound limit of 4 MiB stands: a header of 100,000 chunks, or a chunk of 1 MiB, is below it.
+
+# Each message takes up to three times a chunk's 1 MiB while it is received and added, or read and sent.
+MESSAGES_AT_ONCE = 32
+# A megabyte in this time is the slowest line that others wait for.
+PATIENCE_S = 10.0
 
 _UNARY_GRACE_S = 0.2
 _SPARE_STREAMS = 16

@@ -10,13 +10,20 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import grpc
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.digests import Digest, as_address, checksum_address
-from fedproof.errors import DigestMismatch, LedgerError, MalformedMessage, MissingObject, PeerError
+from fedproof.errors import (
+    DigestMismatch,
+    LedgerError,
+    MalformedMessage,
+    MissingObject,
+    PeerError,
+    WorkerDied,
+)
 from fedproof.ledger.events import Phase
 from fedproof.ledger.history import RoundRecord
 from fedproof.store import ObjectStore
@@ -25,6 +32,7 @@ from fedproof.wire.aggregation_pb2_grpc import AggregationServicer
 from fedproof_aggregator.intake import Incoming, Intake
 from fedproof_aggregator.keyrelay import KeyRelay
 from fedproof_aggregator.refusal import Refused, malformed, not_found, out_of_turn
+from fedproof_aggregator.turnstile import Turnstile
 from fedproof_aggregator.view import LedgerView
 
 STREAMS_PER_CLIENT = 8
@@ -44,6 +52,7 @@ class AggregationService(AggregationServicer):
         store: ObjectStore,
         intake: Intake,
         key_relay: KeyRelay,
+        turnstile: Turnstile,
         policy_digest: Digest,
         logger: FilteringBoundLogger,
         on_progress: Callable[[], None],
@@ -55,6 +64,7 @@ class AggregationService(AggregationServicer):
             store: what downloads come from.
             intake: takes updates.
             key_relay: takes and gives keys.
+            turnstile: what streams wait at before each of their messages.
             policy_digest: of the policy that this aggregator serves.
             logger: hears of uploads and refusals.
             on_progress: called when something came that a round may have waited for.
@@ -63,6 +73,7 @@ class AggregationService(AggregationServicer):
         self._store = store
         self._intake = intake
         self._key_relay = key_relay
+        self._turnstile = turnstile
         self._policy_digest = policy_digest
         self._logger = logger
         self._on_progress = on_progress
@@ -122,13 +133,14 @@ class AggregationService(AggregationServicer):
         self, request_iterator: Iterator[wire.UploadRequest], context: grpc.ServicerContext
     ) -> wire.UploadResponse:
         """Take an update, or the rest of one."""
-        with self._translate(context), self._stream_slot(context):
-            first = next(request_iterator, None)
+        paced = self._turnstile.pace(request_iterator, context.cancel)
+        with self._translate(context), self._stream_slot(context), closing(paced) as requests:
+            first = next(requests, None)
             if first is None or first.WhichOneof("part") != "start":
                 raise malformed(f"upload: expected a start message first, got {_kind(first)}")
             start = first.start
             try:
-                incoming = self._receive(start, request_iterator)
+                incoming = self._receive(start, requests)
             except (Refused, MalformedMessage) as error:
                 self._logger.warning(
                     "upload_refused", round=start.round, node=_name(start), reason=str(error)
@@ -155,7 +167,8 @@ class AggregationService(AggregationServicer):
             commitment = record.commitments.get(node)
             if commitment is None:
                 raise not_found(f"{where}: the node has not committed in this round")
-            yield from self._send(commitment.update_root, request.chunks, where=where)
+            parts = self._send(commitment.update_root, request.chunks, where=where)
+            yield from self._turnstile.pace(parts, context.cancel)
 
     def DownloadAggregate(
         self, request: wire.DownloadAggregateRequest, context: grpc.ServicerContext
@@ -166,7 +179,8 @@ class AggregationService(AggregationServicer):
             record = self._require_round(request.round, lambda record: record.aggregate_root is not None)
             if record.aggregate_root is None:
                 raise not_found(f"{where}: not published, the round is in phase {record.phase.name}")
-            yield from self._send(record.aggregate_root, request.chunks, where=where)
+            parts = self._send(record.aggregate_root, request.chunks, where=where)
+            yield from self._turnstile.pace(parts, context.cancel)
 
     def await_idle(self, timeout_s: float) -> None:
         """Return when no stream is left, or after the timeout."""
@@ -187,7 +201,11 @@ class AggregationService(AggregationServicer):
         for part in rest:
             if part.WhichOneof("part") != "chunk":
                 raise malformed(f"{incoming.where}: expected a chunk, got {_kind(part)}")
-            self._intake.accept(incoming, part.chunk)
+            # One copy of a chunk at a time, and none while the stream waits for its turn.
+            index, data = part.chunk.index, part.chunk.data
+            del part
+            self._intake.accept(incoming, index, data)
+            del data
         if not incoming.is_complete:
             raise _Interrupted(
                 f"{incoming.where}: expected {len(incoming.chunk_digests)} chunks, the stream ended with "
@@ -268,6 +286,9 @@ class AggregationService(AggregationServicer):
         except LedgerError as error:
             self._log_error(str(error))
             context.abort(grpc.StatusCode.UNAVAILABLE, "the aggregator cannot read the ledger; try again")
+        except WorkerDied as error:
+            self._log_error(str(error))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the aggregator cannot add updates now; try again")
         except (OSError, sqlite3.Error) as error:
             self._log_error(f"disk: {error}")
             context.abort(grpc.StatusCode.UNAVAILABLE, "the aggregator cannot use its disk; try again")

@@ -1,4 +1,4 @@
-"""What a round's policy means for updates: their manifests, their chunks, and the codec that reads them."""
+"""What a round's policy means for updates: their manifests and their chunks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedproof.codec.update import Codec
+from fedproof.codec.parameters import CodecParameters
 from fedproof.digests import Address, Digest
-from fedproof.errors import MissingObject, PolicyMismatch
+from fedproof.errors import DigestMismatch, MissingObject, PolicyMismatch
 from fedproof.ledger.events import OnChainPolicy
 from fedproof.ledger.history import Commitment, RoundRecord
-from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest
+from fedproof.manifest import (
+    AggregateManifest,
+    Contribution,
+    Manifest,
+    UpdateManifest,
+    verify_base,
+    verify_manifest,
+)
 from fedproof.policy import Policy
 from fedproof.store import ObjectStore
 from fedproof_aggregator.view import LedgerView
@@ -23,23 +30,18 @@ class Terms:
 
     Attributes:
         policy: the document.
-        codec: encodes and adds under it.
+        parameters: the codec's.
         chunks: how many chunks each update and sum has.
     """
 
     policy: Policy
-    codec: Codec
+    parameters: CodecParameters
     chunks: int
-
-    @property
-    def parameters(self) -> int:
-        """Values in the flat vector."""
-        return self.policy.model.parameters
 
     def compute_chunk_bytes(self, index: int) -> int:
         """Return the exact length of an update's chunk."""
-        parameters = self.codec.parameters
-        return parameters.frames_in_chunk(index, self.parameters) * parameters.update_frame_bytes
+        frames = self.parameters.frames_in_chunk(index, self.policy.update_length)
+        return frames * self.parameters.update_frame_bytes
 
     def compute_update_bytes(self) -> int:
         """Return the exact length of an update's chunks together."""
@@ -72,7 +74,7 @@ class TermsShelf:
 
 def _derive(policy: Policy) -> Terms:
     parameters = policy.codec_parameters()
-    return Terms(policy, Codec(parameters), parameters.chunk_count(policy.model.parameters))
+    return Terms(policy, parameters, parameters.chunk_count(policy.update_length))
 
 
 def verify_policy(policy: Policy, adopted: OnChainPolicy, *, path: Path) -> None:
@@ -93,14 +95,20 @@ def verify_policy(policy: Policy, adopted: OnChainPolicy, *, path: Path) -> None
         )
 
 
-def expect_update(view: LedgerView, record: RoundRecord, node: Address, terms: Terms) -> UpdateManifest:
-    """Return the one manifest that the node's update may have: the ledger and the policy fix each field.
+def verify_update(
+    manifest: Manifest, *, view: LedgerView, record: RoundRecord, node: Address, terms: Terms
+) -> None:
+    """Check that a manifest is the one that the node's update may have: ledger and policy fix each field.
+
+    Values and clips of the base model stand on the ledger as a digest alone, so they are the manifest's own.
 
     Raises:
+        DigestMismatch: it is another; the message names the first field that differs.
         MissingObject: the node has not committed in the round.
     """
-    commitment = require_commitment(record, node)
-    return UpdateManifest(
+    if not isinstance(manifest, UpdateManifest):
+        raise DigestMismatch(f"expected an UpdateManifest, got an {type(manifest).__name__}")
+    expected = UpdateManifest(
         chain_id=view.chain_id,
         contract=view.contract,
         round=record.number,
@@ -108,10 +116,14 @@ def expect_update(view: LedgerView, record: RoundRecord, node: Address, terms: T
         epoch=record.epoch,
         policy_digest=terms.policy.digest,
         base_model=record.base_model,
-        parameters=terms.parameters,
+        base_values=manifest.base_values,
+        clips=manifest.clips,
+        parameters=terms.policy.model.parameters,
         chunks=terms.chunks,
-        examples=commitment.examples,
+        examples=require_commitment(record, node).examples,
     )
+    verify_manifest(manifest, expected=expected)
+    verify_base(manifest, layout_digest=terms.policy.model.architecture)
 
 
 def describe_aggregate(view: LedgerView, record: RoundRecord, terms: Terms) -> AggregateManifest:
@@ -131,7 +143,7 @@ def describe_aggregate(view: LedgerView, record: RoundRecord, terms: Terms) -> A
         epoch=record.epoch,
         policy_digest=terms.policy.digest,
         contributors=tuple(contributors),
-        parameters=terms.parameters,
+        parameters=terms.policy.model.parameters,
         chunks=terms.chunks,
     )
 

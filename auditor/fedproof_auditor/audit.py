@@ -28,7 +28,7 @@ def run_audit(
     note: str,
     at_block: int | None,
     selection: RoundSelection,
-    jobs: int | None,
+    jobs: int,
     progress: Progress,
 ) -> Report:
     """Return what an audit of a target finds.
@@ -39,7 +39,7 @@ def run_audit(
         note: what the report should say about the endpoint.
         at_block: the newest block by default.
         selection: whose stored evidence to look at.
-        jobs: how many processes add up ciphertexts; by default as many as pay.
+        jobs: how many processes add up ciphertexts; 0 for one a core.
         progress: told how far it has come.
 
     Raises:
@@ -70,15 +70,14 @@ def run_audit(
             stopped_at=error.failure.check,
             notes=notes,
         )
-    with examine_in_processes(target.store, jobs=jobs) as examine:
-        audit = verify(
-            evidence,
-            store,
-            documents,
-            is_selected=selection.__contains__,
-            examine=examine,
-            progress=progress,
-        )
+    audit = verify(
+        evidence,
+        store,
+        documents,
+        is_selected=selection.__contains__,
+        examine=examine_in_processes(store, jobs=jobs),
+        progress=progress,
+    )
     with audit.findings.collect():
         verify_pinned(endpoint, evidence.block)
     return Report(

@@ -1,18 +1,19 @@
 """Checks 8 and 10 for one chunk index of one round: read, verify and add the stored ciphertexts.
 
-The sum is recomputed by `Codec.sum_chunks`, which needs no key, and there is none in this package.
+The sum is recomputed by `CodecWorkers`, in processes of their own, so a chunk that crashes SEAL is a finding,
+and not the end of the audit. Adding needs no key, and there is none in this package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fedproof.codec import Codec
-from fedproof.codec.frames import split_seeds
+from fedproof.codec.frames import check_length, split_seeds
 from fedproof.codec.parameters import CodecParameters
+from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Address, Digest
-from fedproof.errors import DigestMismatch, MalformedMessage, MissingObject
+from fedproof.errors import DigestMismatch, MalformedMessage, MissingObject, WorkerDied
 from fedproof.merkle import leaf_digest
 from fedproof_auditor.findings import Failure, spell
 from fedproof_auditor.updates import Standing
@@ -51,6 +52,11 @@ class ChunkTask:
     is_binding: bool
     aggregate: Digest | None
 
+    @property
+    def chunk_bytes(self) -> int:
+        """Size of an update's chunk of this index."""
+        return self.parameters.frames_in_chunk(self.index, self.length) * self.parameters.update_frame_bytes
+
 
 @dataclass(slots=True, kw_only=True)
 class ChunkResult:
@@ -62,8 +68,7 @@ class ChunkResult:
         malformed: excluded nodes whose stored chunk is not well-formed.
         seeds: by node, the seed of each frame.
         sum_digest: leaf digest of the recomputed sum; nothing when it was not wanted or could not be made.
-        bytes_read: of the updates' chunks.
-        bytes_added: of those that went into the sum.
+        bytes_added: of the chunks that went into the sum.
     """
 
     task: ChunkTask
@@ -72,7 +77,6 @@ class ChunkResult:
     malformed: list[Address] = field(default_factory=list)
     seeds: dict[Address, tuple[bytes, ...]] = field(default_factory=dict)
     sum_digest: Digest | None = None
-    bytes_read: int = 0
     bytes_added: int = 0
 
     def fail(self, check: int, what: str, *, expected: str, got: str, node: Address | None = None) -> None:
@@ -89,9 +93,17 @@ class ChunkResult:
             )
         )
 
+    def reject(self, leaf: UpdateLeaf, got: str) -> None:
+        """Keep that an update's chunk is not well-formed, for which an excluded node may be excluded."""
+        self.seeds.pop(leaf.node, None)
+        if leaf.standing is Standing.EXCLUDED:
+            self.malformed.append(leaf.node)
+        else:
+            self.fail(8, "stored ciphertext", expected="well-formed frames", got=got, node=leaf.node)
 
-def examine_chunk(task: ChunkTask, codec: Codec, read: ReadObject) -> ChunkResult:
-    """Return what the stored ciphertexts of one chunk index show. Memory: one chunk and the sum.
+
+def examine_chunk(task: ChunkTask, workers: CodecWorkers, read: ReadObject) -> ChunkResult:
+    """Return what the stored ciphertexts of one chunk index show. Memory: some chunks and the sum.
 
     Check 8: each is there, hashes to its leaf, and is well-formed.
     Check 10: their sum is computed, for the comparison with the published root; and the stored chunk of the
@@ -99,15 +111,11 @@ def examine_chunk(task: ChunkTask, codec: Codec, read: ReadObject) -> ChunkResul
     """
     result = ChunkResult(task=task)
     counted = [leaf for leaf in task.leaves if leaf.standing is Standing.CONTRIBUTOR]
-    chunks = (data for leaf in counted if (data := _take(result, codec, read, leaf)))
     if task.contributors:
-        _add(result, codec, chunks)
-    else:
-        for _ in chunks:
-            pass  # read and checked, not added
+        _add(result, workers, read, counted)
     for leaf in task.leaves:
-        if leaf.standing is not Standing.CONTRIBUTOR:
-            _take(result, codec, read, leaf)
+        if leaf.standing is not Standing.CONTRIBUTOR or not task.contributors:
+            _check(result, workers, read, leaf)
     if task.aggregate is not None:
         _read_aggregate(result, read, task.aggregate)
     return result
@@ -125,12 +133,15 @@ def verify_leaf(data: bytes, digest: Digest) -> bytes:
     return data
 
 
-def _take(result: ChunkResult, codec: Codec, read: ReadObject, leaf: UpdateLeaf) -> bytes | None:
-    """Return a chunk that passes check 8; what is wrong with another one goes into the result."""
+def _read(result: ChunkResult, read: ReadObject, leaf: UpdateLeaf) -> bytes | None:
+    """Return a stored chunk that has its digest and its length, and note its seeds.
+
+    What is wrong with another one goes into the result.
+    """
     task, what = result.task, "stored ciphertext"
     try:
         data = verify_leaf(read(leaf.digest), leaf.digest)
-        codec.check_update_chunk(data, task.index, task.length)
+        check_length(data, task.chunk_bytes, where=f"chunk {task.index}")
     except MissingObject as error:
         if task.is_binding and leaf.standing is Standing.CONTRIBUTOR:
             result.fail(8, what, expected="stored", got=str(error), node=leaf.node)
@@ -139,29 +150,44 @@ def _take(result: ChunkResult, codec: Codec, read: ReadObject, leaf: UpdateLeaf)
     except DigestMismatch as error:
         result.fail(8, what, expected=f"leaf digest {spell(leaf.digest)}", got=str(error), node=leaf.node)
     except MalformedMessage as error:
-        if leaf.standing is Standing.EXCLUDED:
-            result.malformed.append(leaf.node)
-        else:
-            result.fail(8, what, expected="well-formed frames", got=str(error), node=leaf.node)
+        result.reject(leaf, str(error))
     else:
-        result.bytes_read += len(data)
         result.seeds[leaf.node] = tuple(split_seeds(data, task.parameters))
         return data
     return None
 
 
-def _add(result: ChunkResult, codec: Codec, chunks: Iterator[bytes]) -> None:
+def _check(result: ChunkResult, workers: CodecWorkers, read: ReadObject, leaf: UpdateLeaf) -> None:
+    """Check 8 for one chunk: whether it can be added."""
+    data = _read(result, read, leaf)
+    if data is None:
+        return
+    try:
+        workers.sum_chunks([(f"chunk {result.task.index}", data)])
+    except MalformedMessage as error:
+        result.reject(leaf, str(error))
+    except WorkerDied as error:
+        workers.drop(0)  # raises if no worker lives, whatever it is given; then this is not the chunk's fault
+        result.reject(leaf, str(error))
+
+
+def _add(result: ChunkResult, workers: CodecWorkers, read: ReadObject, counted: Sequence[UpdateLeaf]) -> None:
+    """Add the contributors' chunks up; if that fails, find out over which of them."""
     task = result.task
     trouble = ""
+    chunks = ((spell(leaf.node), data) for leaf in counted if (data := _read(result, read, leaf)))
     try:
-        total = codec.sum_chunks(chunks)
-    except MalformedMessage as error:
+        total = workers.sum_chunks(chunks)
+    except (MalformedMessage, WorkerDied) as error:
         trouble = str(error)
+        for leaf in counted:
+            if result.seeds.pop(leaf.node, None):
+                _check(result, workers, read, leaf)
     if len(result.seeds) != task.contributors:
         trouble = f"{len(result.seeds)} that can be added (checks 7 and 8)"
     if not trouble:
         result.sum_digest = leaf_digest(total)
-        result.bytes_added = result.bytes_read
+        result.bytes_added = task.contributors * task.chunk_bytes
     elif task.is_binding or not result.missing:
         result.fail(10, "sum", expected=f"the ciphertexts of {task.contributors} contributors", got=trouble)
 

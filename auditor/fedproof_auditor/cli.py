@@ -127,7 +127,7 @@ def verify(
     block: AtBlock = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", help="Processes that add up ciphertexts.", show_default="by cores", min=1),
+        typer.Option("--jobs", help="Processes that add up ciphertexts.", show_default="one a core", min=1),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -157,7 +157,13 @@ def verify(
     selection = parse_rounds(rounds)
     with open_chain(target) as (endpoint, note), _show_progress(Console(stderr=True)) as progress:
         report = run_audit(
-            target, endpoint, note=note, at_block=block, selection=selection, jobs=jobs, progress=progress
+            target,
+            endpoint,
+            note=note,
+            at_block=block,
+            selection=selection,
+            jobs=jobs or 0,
+            progress=progress,
         )
     if json:
         typer.echo(json_module.dumps(as_document(report)))

@@ -25,7 +25,7 @@ class AdoptedPolicy:
     @property
     def chunks(self) -> int:
         """How many chunks an update has."""
-        return self.parameters.chunk_count(self.document.model.parameters)
+        return self.parameters.chunk_count(self.document.update_length)
 
 
 class PolicyStore(Protocol):

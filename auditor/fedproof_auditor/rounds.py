@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,7 +24,7 @@ from fedproof_auditor.updates import (
     verify_update_header,
 )
 
-Examine = Callable[[Iterable[ChunkTask]], Iterator[ChunkResult]]
+Examine = Callable[[Iterable[ChunkTask]], Generator[ChunkResult, None, None]]
 """Does chunk tasks, and yields their results in order."""
 
 
@@ -116,22 +117,22 @@ def examine_rounds(
         progress: told how many tasks are done, after each.
     """
     rounds = list(rounds)
-    results = examine(task for each in rounds for task in each.tasks)
     seeds = SeedRegister()
     done = 0
-    for each in rounds:
-        for _ in each.tasks:
-            result = next(results)
-            each.results.append(result)
-            findings.failures += [*result.failures, *seeds.take(result)]
-            done += 1
-            progress(done)
-        each.complete = frozenset(
-            update.node
-            for update in each.updates
-            if all(update.node in result.seeds for result in each.results)
-        )
-        copied = seeds.copied.get(each.facts.record.number, set())
-        findings.failures += verify_exclusions(each.facts, each.complete - copied)
-        if each.facts.record.aggregate:
-            findings.failures += verify_sum(each.facts, each.results, each.aggregate)
+    with closing(examine(task for each in rounds for task in each.tasks)) as results:
+        for each in rounds:
+            for _ in each.tasks:
+                result = next(results)
+                each.results.append(result)
+                findings.failures += [*result.failures, *seeds.take(result)]
+                done += 1
+                progress(done)
+            each.complete = frozenset(
+                update.node
+                for update in each.updates
+                if all(update.node in result.seeds for result in each.results)
+            )
+            copied = seeds.copied.get(each.facts.record.number, set())
+            findings.failures += verify_exclusions(each.facts, each.complete - copied)
+            if each.facts.record.aggregate:
+                findings.failures += verify_sum(each.facts, each.results, each.aggregate)

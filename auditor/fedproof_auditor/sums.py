@@ -35,7 +35,7 @@ def plan_tasks(
         ChunkTask(
             round=record.number,
             index=index,
-            length=policy.document.model.parameters,
+            length=policy.document.update_length,
             parameters=policy.parameters,
             leaves=tuple(UpdateLeaf(each.node, each.standing, each.leaves[index]) for each in updates),
             contributors=len(contributors),

@@ -9,7 +9,7 @@ from typing import Protocol
 from fedproof.digests import Address, Digest
 from fedproof.errors import DigestMismatch, MalformedMessage
 from fedproof.ledger.events import Phase, UpdateCommitted
-from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest, verify_header
+from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest, verify_base, verify_header
 from fedproof.wire.aggregation_pb2 import Header
 from fedproof_auditor.chronicle import RoundRecord
 from fedproof_auditor.documents import AdoptedPolicy
@@ -103,6 +103,7 @@ def verify_update_header(
     1. The root over manifest and leaves is the committed one, the manifest is canonical, and each of its
        chunks has a leaf.
     2. Each field of the manifest is what the ledger and the policy say.
+    3. The values and clips that it names are those of the base model, which the ledger names.
 
     Raises:
         CheckFailed: naming the first field that differs.
@@ -111,10 +112,15 @@ def verify_update_header(
     leaves = tuple(Digest(raw) for raw in header.chunk_digests)
     try:
         manifest = verify_header(header.manifest, leaves, root=commitment.update_root)  # 1
-        expected = expect_update_manifest(facts, commitment)
+        if not isinstance(manifest, UpdateManifest):
+            raise header_failure(commitment, expected="an update's", got="a sum's")
+        expected = expect_update_manifest(
+            facts, commitment, base_values=manifest.base_values, clips=manifest.clips
+        )
+        verify_manifest(manifest, expected, check=7, round_number=number, node=node)  # 2
+        verify_base(manifest, layout_digest=facts.policy.document.model.architecture)  # 3
     except (DigestMismatch, MalformedMessage, ValueError) as error:
         raise header_failure(commitment, expected="the committed one", got=error) from error
-    verify_manifest(manifest, expected, check=7, round_number=number, node=node)  # 2
     return leaves
 
 
@@ -144,8 +150,10 @@ def verify_manifest(
         )
 
 
-def expect_update_manifest(facts: RoundFacts, commitment: UpdateCommitted) -> UpdateManifest:
-    """Return the one manifest that a committed update may have.
+def expect_update_manifest(
+    facts: RoundFacts, commitment: UpdateCommitted, *, base_values: Digest, clips: tuple[float, ...]
+) -> UpdateManifest:
+    """Return the one manifest that a committed update may have, given what its base model consists of.
 
     Raises:
         ValueError: the ledger's values are out of range for any manifest.
@@ -159,6 +167,8 @@ def expect_update_manifest(facts: RoundFacts, commitment: UpdateCommitted) -> Up
         epoch=opened.epoch,
         policy_digest=policy.document.digest,
         base_model=opened.base_model,
+        base_values=base_values,
+        clips=clips,
         parameters=policy.document.model.parameters,
         chunks=policy.chunks,
         examples=commitment.examples,

@@ -23,9 +23,10 @@ def encode_update_frames(polynomials: Words, seeds: Seeds, parameters: CodecPara
         polynomials: first polynomials, of shape (frames, 4096).
         seeds: of shape (frames, 64).
     """
-    frames = polynomials.shape[0]
-    packed = np.frombuffer(pack_bits(polynomials.reshape(-1), parameters.coefficient_bits), dtype=np.uint8)
-    return np.hstack([packed.reshape(frames, -1), seeds]).tobytes()
+    packed = memoryview(pack_bits(polynomials.reshape(-1), parameters.coefficient_bits))
+    size = parameters.update_frame_bytes - SEED_BYTES
+    frames = (packed[start : start + size] for start in range(0, len(packed), size))
+    return b"".join(part for frame in zip(frames, seeds, strict=True) for part in frame)
 
 
 def decode_update_frames(chunk: bytes, parameters: CodecParameters, *, where: str) -> tuple[Words, Seeds]:

@@ -1,4 +1,4 @@
-"""What a federation's policy fixes about encoding, and what follows from it.
+"""What a federation's policy fixes about packing and encryption, and what follows from it.
 
 A value of `bits` bits is summed over at most `max_contributors` updates, so a field holds bits + h bits with
 2^h >= max_contributors. A slot (one coefficient of the plaintext polynomial) holds `values_per_slot` fields;
@@ -30,13 +30,11 @@ _MODULUS_PER_CONTRIBUTOR: Final = 86
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecParameters:
-    """How values are quantised, packed and encrypted. Nodes that `plan` alike agree on every bit.
+    """How values are packed and encrypted. Nodes that `plan` alike agree on every bit.
 
     Attributes:
         bits: size of one quantised value, its sign included.
         max_contributors: the largest number of updates in one sum.
-        clip: the bound on each value of an update, before it is weighted.
-        max_examples: the example count that carries the weight 1.
         coeff_modulus: the prime q that ciphertext coefficients live under.
         values_per_slot: values packed into one plaintext coefficient.
 
@@ -46,31 +44,26 @@ class CodecParameters:
 
     bits: int
     max_contributors: int
-    clip: float
-    max_examples: int
     coeff_modulus: int
     values_per_slot: int
 
     def __post_init__(self) -> None:
         _check_range("bits", self.bits, 8, 24)
         _check_range("max_contributors", self.max_contributors, 2, 1000)
-        _check_range("max_examples", self.max_examples, 1, 2**32 - 1)
-        if not 2.0**-64 <= self.clip <= 2.0**64:
-            raise ConfigurationError(f"codec: expected clip from 2^-64 to 2^64, got {self.clip}")
         if not 1 <= self.values_per_slot * self.field_bits < _LARGEST_MODULUS_BITS:
             raise ConfigurationError(
                 f"codec: expected {self.values_per_slot} values of {self.field_bits} bits to fit "
                 f"{_LARGEST_MODULUS_BITS - 1} bits"
             )
-        required = _MODULUS_PER_CONTRIBUTOR * self.max_contributors * self.plain_modulus
-        if self.coeff_modulus < required:
+        if self.exact_contributors < self.max_contributors:
+            required = _MODULUS_PER_CONTRIBUTOR * self.max_contributors * self.plain_modulus
             raise ConfigurationError(
                 f"codec: an exact sum of {self.max_contributors} updates needs a coefficient modulus of "
                 f"at least {required}, got {self.coeff_modulus}"
             )
 
     @classmethod
-    def plan(cls, *, bits: int, max_contributors: int, clip: float, max_examples: int) -> Self:
+    def plan(cls, *, bits: int, max_contributors: int) -> Self:
         """Return the parameters with the fewest bytes per value on the wire.
 
         Every number of values per slot is tried with the smallest prime that keeps sums exact. The choice
@@ -93,8 +86,6 @@ class CodecParameters:
         return cls(
             bits=bits,
             max_contributors=max_contributors,
-            clip=clip,
-            max_examples=max_examples,
             coeff_modulus=modulus,
             values_per_slot=values_per_slot,
         )
@@ -110,11 +101,6 @@ class CodecParameters:
         return 1 << (self.bits - 1)
 
     @property
-    def step(self) -> float:
-        """What one unit of a quantised value stands for."""
-        return self.clip / self.limit
-
-    @property
     def field_bits(self) -> int:
         """Bits that hold a sum of max_contributors offset values."""
         return self.bits + (self.max_contributors - 1).bit_length()
@@ -123,6 +109,11 @@ class CodecParameters:
     def plain_modulus(self) -> int:
         """t, a power of two."""
         return 1 << (self.values_per_slot * self.field_bits)
+
+    @property
+    def exact_contributors(self) -> int:
+        """The number of updates whose sum the noise leaves exact, with a factor of 2 in hand."""
+        return self.coeff_modulus // (_MODULUS_PER_CONTRIBUTOR * self.plain_modulus)
 
     @property
     def coefficient_bits(self) -> int:
@@ -153,7 +144,7 @@ class CodecParameters:
     def digest(self) -> Digest:
         """Digest of the encryption context: what a secret key and a ciphertext are bound to.
 
-        Clip, bits and weights are not in it: they are the policy's, and do not touch the ciphertexts' form.
+        Bits, clips and weights are not in it: they do not touch the ciphertexts' form.
         """
         return tagged_digest(
             "fedproof.codec.v1",

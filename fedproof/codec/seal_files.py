@@ -19,7 +19,7 @@ import zstandard
 
 from fedproof.codec.bits import Words
 from fedproof.codec.parameters import RING_DEGREE, SEED_BYTES
-from fedproof.codec.scratch import Scratch, open_scratch
+from fedproof.codec.scratch import Part, Scratch, ScratchPipe, open_outbox, open_scratch
 from fedproof.errors import ConfigurationError
 
 # Magic number, this header's size, version (two bytes), compression, reserved, size of header and body.
@@ -29,7 +29,7 @@ _NONE: Final = 0
 _ZSTD: Final = 2
 _WORD: Final = np.dtype("<u8")
 # More than the largest object, a whole ciphertext, takes.
-_MAX_BODY_BYTES: Final = 3 * RING_DEGREE * _WORD.itemsize
+_LARGEST_FILE: Final = 3 * RING_DEGREE * _WORD.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ class FileForm:
             )
         return cls(saved[:words_start], words, saved[words_end : words_end + middle_bytes])
 
-    def join(self, words: Words, seed: bytes = b"") -> bytes:
-        """Return the file of the object with these words and this seed."""
-        return b"".join((self.prefix, words.astype(_WORD, copy=False).tobytes(), self.middle, seed))
+    def join(self, words: Words, seed: bytes = b"") -> tuple[Part, ...]:
+        """Return the file of the object with these words and this seed, in parts."""
+        return self.prefix, np.ascontiguousarray(words, dtype=_WORD).data, self.middle, seed
 
     def split(self, saved: bytes) -> tuple[Words, bytes]:
         """Return the words and the seed in the uncompressed file of an object that the local SEAL saved."""
@@ -86,18 +86,18 @@ class Exchange:
     """A way to hand objects to SEAL and back.
 
     Attributes:
-        inbox: the file that SEAL loads from. Two files, because saving frees a file's memory.
-        outbox: the file that SEAL saves to.
+        inbox: the file that SEAL loads from.
+        outbox: where SEAL saves to: what SEAL loads from has to be a file, and a pipe is faster.
         decompressor: for what SEAL saves.
     """
 
     inbox: Scratch
-    outbox: Scratch
+    outbox: Scratch | ScratchPipe
     decompressor: zstandard.ZstdDecompressor
 
-    def load(self, entity: Any, context: Any, file: bytes) -> None:
-        """Make SEAL's object hold what the file says."""
-        self.inbox.write(file)
+    def load(self, entity: Any, context: Any, *file: Part) -> None:
+        """Make SEAL's object hold what the file, given in parts, says."""
+        self.inbox.write(*file)
         entity.load(context, self.inbox.path)
 
     def save(self, entity: Any) -> bytes:
@@ -113,7 +113,7 @@ class Exchange:
 @contextmanager
 def open_exchange() -> Iterator[Exchange]:
     """Yield an exchange with files of its own, which go away with it."""
-    with open_scratch() as inbox, open_scratch() as outbox:
+    with open_scratch() as inbox, open_outbox(_LARGEST_FILE) as outbox:
         yield Exchange(inbox, outbox, zstandard.ZstdDecompressor())
 
 
@@ -131,6 +131,6 @@ def uncompress(saved: bytes, decompressor: zstandard.ZstdDecompressor) -> bytes:
         )
     if compression == _NONE:
         return saved
-    body = decompressor.decompress(memoryview(saved)[_HEADER.size :], max_output_size=_MAX_BODY_BYTES)
+    body = decompressor.decompress(memoryview(saved)[_HEADER.size :], max_output_size=_LARGEST_FILE)
     size = _HEADER.size + len(body)
     return _HEADER.pack(magic, header_bytes, major, minor, _NONE, reserved, size) + body

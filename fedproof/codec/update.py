@@ -1,25 +1,24 @@
-"""The codec of one federation: from updates to encrypted chunks, and from their sums to the next model."""
+"""The codec of one federation: chunks of integers to encrypted chunks, their sums, and back to integers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
 from fedproof.codec import frames, packing
-from fedproof.codec import quantise as quantisation
-from fedproof.codec.cipher import Cipher
+from fedproof.codec.cipher import Cipher, CiphertextSum, SumDecryptor, UpdateEncryptor
 from fedproof.codec.parameters import CodecParameters
-from fedproof.codec.quantise import Float32Vector, Int64Vector
+from fedproof.codec.quantise import Int64Vector
 from fedproof.codec.secret_key import SecretKey
 from fedproof.errors import MalformedMessage, UpdateRefused
 
 
 class Codec:
-    """Encodes, adds and decodes updates under one set of parameters.
+    """Encodes, adds and decodes chunks under one set of parameters, in this process.
 
-    Holds no key and no state between calls. Chunk i of a sum is the sum of the chunks i of its updates. A
-    chunk is at most 1 MiB, and memory stays at a few chunks whatever the length of the update.
+    Holds no key and no state between calls. Chunk i of a sum is the sum of the chunks i of its updates, and a
+    chunk is at most 1 MiB. Daemons leave this to `CodecWorkers`.
 
     Raises:
         ConfigurationError: the installed TenSEAL cannot be used with the parameters.
@@ -35,38 +34,36 @@ class Codec:
         """Return a new secret key from the system's randomness."""
         return SecretKey.generate()
 
-    def quantise(self, delta: Float32Vector, *, examples: int, rng: np.random.Generator) -> Int64Vector:
-        """Return the weighted update as integers; see `fedproof.codec.quantise.quantise`.
+    def make_encryptor(self, secret_key: SecretKey) -> UpdateEncryptor:
+        """Return what `encrypt_chunk` encrypts with."""
+        return UpdateEncryptor(self._cipher, secret_key)
 
-        Raises:
-            UpdateRefused: another shape or type, NaN or infinity (named by index), or no examples.
-        """
-        return quantisation.quantise(delta, self.parameters, examples=examples, rng=rng)
+    def make_decryptor(self, secret_key: SecretKey) -> SumDecryptor:
+        """Return what `decrypt_chunk` decrypts with."""
+        return SumDecryptor(self._cipher, secret_key)
 
-    def encrypt_chunks(self, values: Int64Vector, secret_key: SecretKey) -> Iterator[bytes]:
-        """Yield the update's encrypted chunks in index order.
+    def encrypt_chunk(self, values: Int64Vector, encryptor: UpdateEncryptor) -> bytes:
+        """Return the encrypted chunk of an update's next values.
 
         Encrypting twice gives different chunks: each frame draws its noise and its seed from the system's
         randomness.
 
         Args:
-            values: the quantised update, of shape (d,).
-            secret_key: the epoch's.
+            values: quantised values, of shape (n,), as many as a chunk holds but for the last one.
+            encryptor: of the epoch's key.
 
         Raises:
-            UpdateRefused: another shape or type, no values, or a value beyond the limit.
+            UpdateRefused: another shape or type, no values or too many, or a value beyond the limit.
         """
-        if values.ndim != 1 or values.dtype != np.int64 or not values.size:
+        most = self.parameters.values_per_chunk
+        if values.ndim != 1 or values.dtype != np.int64 or not 1 <= values.size <= most:
             raise UpdateRefused(
-                f"update: expected a flat int64 vector of at least one value, "
+                f"update: expected a flat int64 vector of 1 to {most} values, "
                 f"got {values.dtype} of shape {values.shape}"
             )
-        encryptor = self._cipher.make_encryptor(secret_key)
-        size = self.parameters.values_per_chunk
-        for start in range(0, values.size, size):
-            slots = packing.pack_values(values[start : start + size], self.parameters)
-            polynomials, seeds = encryptor.encrypt(slots)
-            yield frames.encode_update_frames(polynomials, seeds, self.parameters)
+        slots = packing.pack_values(values, self.parameters)
+        polynomials, seeds = encryptor.encrypt(slots)
+        return frames.encode_update_frames(polynomials, seeds, self.parameters)
 
     def check_update_chunk(self, chunk: bytes, index: int, length: int) -> None:
         """Check that the bytes can be chunk `index` of an update of `length` values.
@@ -91,6 +88,10 @@ class Codec:
         frames.check_length(chunk, expected, where=where)
         frames.decode_aggregate_frames(chunk, self.parameters, where=where)
 
+    def start_sum(self) -> ChunkSum:
+        """Return an empty sum of chunks of one index."""
+        return ChunkSum(self._cipher)
+
     def sum_chunks(self, chunks: Iterable[bytes]) -> bytes:
         """Return the encrypted sum of several updates' chunks of one index.
 
@@ -100,21 +101,13 @@ class Codec:
             MalformedMessage: a chunk is malformed or not as long as the first one, or there are none, or more
                 than max_contributors.
         """
-        total = self._cipher.start_sum()
-        count, length = 0, 0
-        for chunk in chunks:
-            where = f"summand {count}"
-            length = length or len(chunk)
-            frames.check_length(chunk, length, where=where)
-            polynomials, seeds = frames.decode_update_frames(chunk, self.parameters, where=where)
-            count += 1
-            self._check_contributors(count)
-            total.add(polynomials, seeds)
-        self._check_contributors(count)
-        return frames.encode_aggregate_frames(total.result(), self.parameters)
+        total = self.start_sum()
+        for number, chunk in enumerate(chunks):
+            total.add(chunk, f"summand {number}")
+        return total.result()
 
     def decrypt_chunk(
-        self, chunk: bytes, secret_key: SecretKey, *, contributors: int, index: int, length: int
+        self, chunk: bytes, decryptor: SumDecryptor, *, contributors: int, index: int, length: int
     ) -> Int64Vector:
         """Return the sums that chunk `index` of a verified aggregate holds.
 
@@ -124,7 +117,7 @@ class Codec:
 
         Args:
             chunk: the aggregate's chunk.
-            secret_key: the epoch's.
+            decryptor: of the epoch's key.
             contributors: how many updates are in the sum.
             index: the chunk's.
             length: how many values the whole update has.
@@ -133,26 +126,88 @@ class Codec:
             MalformedMessage: the chunk is malformed, or what it decrypts to is no sum of that many updates.
         """
         where = f"aggregate chunk {index}"
-        self._check_contributors(contributors)
+        _check_contributors(contributors, self.parameters)
         values = self.parameters.values_in_chunk(index, length)
         expected = self.parameters.frames_in_chunk(index, length) * self.parameters.aggregate_frame_bytes
         frames.check_length(chunk, expected, where=where)
         ciphertexts = frames.decode_aggregate_frames(chunk, self.parameters, where=where)
-        slots = self._cipher.decrypt(ciphertexts, secret_key)
+        slots = decryptor.decrypt(ciphertexts)
         return packing.unpack_sums(
             slots, self.parameters, contributors=contributors, length=values, where=where
         )
 
-    def apply_mean(self, base: Float32Vector, sums: Int64Vector, *, total_examples: int) -> Float32Vector:
-        """Return the next model; see `fedproof.codec.quantise.apply_mean`.
+
+class ChunkSum:
+    """A running sum of several updates' chunks of one index. Made by `Codec.start_sum`.
+
+    Attributes:
+        count: how many are in it.
+    """
+
+    __slots__ = ("_chunk_bytes", "_cipher", "_parameters", "_total", "count")
+
+    def __init__(self, cipher: Cipher) -> None:
+        self._parameters = cipher.parameters
+        self._cipher = cipher
+        self._chunk_bytes = 0
+        self._total = CiphertextSum(cipher)
+        self.count = 0
+
+    def add(self, chunk: bytes, where: str) -> None:
+        """Add an update's chunk.
+
+        Args:
+            chunk: its bytes, from a peer.
+            where: whose it is, for the message.
 
         Raises:
-            MalformedMessage: shapes differ, or no examples.
-            UpdateRefused: a value of the new model is not finite.
+            MalformedMessage: it is malformed or not as long as the first one, or one more than
+                max_contributors. The sum is then what it was.
         """
-        return quantisation.apply_mean(base, sums, self.parameters, total_examples=total_examples)
+        frames.check_length(chunk, self._chunk_bytes or len(chunk), where=where)
+        polynomials, seeds = frames.decode_update_frames(chunk, self._parameters, where=where)
+        _check_contributors(self.count + 1, self._parameters)
+        self._total.add(polynomials, seeds)
+        self._chunk_bytes = len(chunk)
+        self.count += 1
 
-    def _check_contributors(self, count: int) -> None:
-        maximum = self.parameters.max_contributors
-        if not 1 <= count <= maximum:
-            raise MalformedMessage(f"aggregate: expected 1 to {maximum} contributors, got {count}")
+    def subtract(self, chunk: bytes, where: str) -> None:
+        """Take a chunk out that was added. The sum has then the bytes that it would have without it.
+
+        Args:
+            chunk: its bytes.
+            where: whose it is, for the message.
+
+        Raises:
+            MalformedMessage: it is malformed or not as long as the others, or nothing was added.
+        """
+        frames.check_length(chunk, self._chunk_bytes, where=where)
+        polynomials, seeds = frames.decode_update_frames(chunk, self._parameters, where=where)
+        if self.count == 1:
+            self._total, self._chunk_bytes = CiphertextSum(self._cipher), 0
+        else:
+            self._total.subtract(polynomials, seeds)
+        self.count -= 1
+
+    def resume(self, total: bytes, count: int) -> None:
+        """Become the sum of `count` chunks that `result` returned as `total`."""
+        ciphertexts = frames.decode_aggregate_frames(total, self._parameters, where="sum")
+        _check_contributors(count, self._parameters)
+        self._total.resume(ciphertexts)
+        self._chunk_bytes = len(ciphertexts) * self._parameters.update_frame_bytes
+        self.count = count
+
+    def result(self) -> bytes:
+        """Return the aggregate's chunk.
+
+        Raises:
+            MalformedMessage: nothing was added.
+        """
+        _check_contributors(self.count, self._parameters)
+        return frames.encode_aggregate_frames(self._total.result(), self._parameters)
+
+
+def _check_contributors(count: int, parameters: CodecParameters) -> None:
+    maximum = parameters.max_contributors
+    if not 1 <= count <= maximum:
+        raise MalformedMessage(f"aggregate: expected 1 to {maximum} contributors, got {count}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedproof.commands.codec import compute_update_bytes
 from fedproof.commands.options import Json
 from fedproof.commands.output import report
 from fedproof.errors import ConfigurationError
@@ -45,8 +46,27 @@ def new(
     seed: Annotated[int, typer.Option(help="Under which every node builds the first model.")] = 7,
     bits: Annotated[int, typer.Option(help="Bits for each value of an update.", rich_help_panel=CODEC)] = 15,
     clip: Annotated[
-        float, typer.Option(help="Bound of an update's every value.", rich_help_panel=CODEC)
-    ] = 0.25,
+        float,
+        typer.Option(help="Largest bound of an update's every value, and the first.", rich_help_panel=CODEC),
+    ] = 1.0,
+    clip_margin: Annotated[
+        float,
+        typer.Option(
+            help="A tensor's next bound: this times the root mean square of a node's changes in it, as the "
+            "sum tells, at most --clip. 0: it stays at --clip.",
+            rich_help_panel=CODEC,
+        ),
+    ] = 12.0,
+    keep_one_in: Annotated[
+        int,
+        typer.Option(
+            help="Of so many consecutive values one, drawn anew each round, travels.", rich_help_panel=CODEC
+        ),
+    ] = 1,
+    error_feedback: Annotated[
+        bool,
+        typer.Option(help="Add what an update leaves unsent to the node's next one.", rich_help_panel=CODEC),
+    ] = False,
     max_contributors: Annotated[
         int, typer.Option(help="Most updates that one sum may hold.", rich_help_panel=CODEC)
     ] = 16,
@@ -84,7 +104,7 @@ def new(
     """
     from fedproof.config import parse_document
     from fedproof.files import PUBLIC, write_new
-    from fedproof.model import compute_model_digest
+    from fedproof.model import Model
     from fedproof.policy import Policy
     from fedproof.training import describe_task
 
@@ -101,7 +121,14 @@ def new(
             "genesis": "0x" + "00" * 32,
             "seed": seed,
         },
-        "codec": {"bits": bits, "max_contributors": max_contributors, "clip": clip},
+        "codec": {
+            "bits": bits,
+            "max_contributors": max_contributors,
+            "clip": clip,
+            "clip_margin": clip_margin,
+            "keep_one_in": keep_one_in,
+            "error_feedback": error_feedback,
+        },
         "rounds": {
             "min_contributors": min_contributors,
             "attestation_quorum": attestation_quorum,
@@ -123,7 +150,7 @@ def new(
     document["model"] |= {
         "architecture": layout.digest,
         "parameters": layout.parameters,
-        "genesis": compute_model_digest(layout.digest, genesis),
+        "genesis": Model(genesis, (clip,) * len(layout.group_sizes)).compute_digest(layout.digest),
     }
     policy = parse_document(document, Policy, where="policy")
     write_new(output, policy.dump_toml().encode(), mode=PUBLIC)
@@ -144,7 +171,7 @@ def show(
 
 
 def _describe(policy: Policy) -> dict[str, object]:
-    codec = policy.codec_parameters()
+    codec, length = policy.codec_parameters(), policy.update_length
     return {
         "digest": policy.digest,
         "name": policy.name,
@@ -152,8 +179,15 @@ def _describe(policy: Policy) -> dict[str, object]:
         "genesis": policy.model.genesis,
         "parameters": policy.model.parameters,
         "codec_digest": codec.digest,
+        "bits": policy.codec.bits,
+        "clip": policy.codec.clip,
+        "clip_margin": policy.codec.clip_margin,
+        "keep_one_in": policy.codec.keep_one_in,
+        "error_feedback": policy.codec.error_feedback,
         "values_per_slot": codec.values_per_slot,
-        "chunks": codec.chunk_count(policy.model.parameters),
+        "values_per_update": length,
+        "bytes_per_update": compute_update_bytes(codec, length),
+        "chunks": codec.chunk_count(length),
     }
 
 

@@ -2,6 +2,7 @@
 
 The folder holds the four original IDX files, such as Debian's package dataset-fashion-mnist installs. For an
 experiment the 60,000 training images are split among nodes; every node evaluates on the same test images.
+The first of them may be set aside as public, for pre-training a model that the nodes then adapt.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import torch
 from torch import nn
 
 from fedproof.errors import ConfigurationError
+from fedproof.model import load_model
 from fedproof.task import EvaluationResult, TrainResult
+from fedproof.tasks.adapters import add_low_rank_adapters
 from fedproof.tasks.classification import evaluate_classifier, make_generator, sgd_train
+from fedproof.tasks.flat import load_flat
 from fedproof.tasks.idx import find_idx, load_idx
 from fedproof.tasks.partition import Indices, split_dirichlet, split_iid
 
@@ -57,7 +61,8 @@ class FashionMnist:
     """One node's part of Fashion-MNIST.
 
     Args:
-        node: this node's index from 0, or "all" for the whole training set (the centralised baseline).
+        node: this node's index from 0, "all" for what all nodes have together (the centralised baseline), or
+            "public" for the images that are set aside.
         nodes: among how many nodes the training images are split.
         split: "iid", or "dirichlet" for nodes that each see the classes in other proportions.
         alpha: the Dirichlet split's concentration.
@@ -65,36 +70,63 @@ class FashionMnist:
         seed: draws this node's order of examples, together with node and round.
         evaluate_on: how many of the test images to evaluate on, from the first; all when 0. Every
             node evaluates every round, so a federation on one machine may want fewer.
+        public: how many training images, from the first, no node has.
+        pretrained: a model file to start from, of this CNN without adapters; an untrained CNN when empty.
+        adapter_rank: train and send adapters of this rank and nothing else; the whole CNN when 0.
         folder: where the IDX files are, compressed or not.
+
+    Raises:
+        ConfigurationError: a setting is out of range, or a file is missing or does not fit.
+        MalformedMessage: the file of the pre-trained model cannot be parsed; `DigestMismatch`: it is damaged.
     """
 
     def __init__(
         self,
         *,
-        node: int | Literal["all"],
+        node: int | Literal["all", "public"],
         nodes: int = 10,
         split: Literal["iid", "dirichlet"] = "dirichlet",
         alpha: float = 0.5,
         split_seed: int = 1,
         seed: int = 0,
         evaluate_on: int = 0,
+        public: int = 0,
+        pretrained: str = "",
+        adapter_rank: int = 0,
         folder: str = DEFAULT_FOLDER,
     ) -> None:
-        if evaluate_on < 0:
-            raise ConfigurationError(f"[task.settings] evaluate_on: expected 0 or more, got {evaluate_on}")
+        for name, value in (("evaluate_on", evaluate_on), ("adapter_rank", adapter_rank)):
+            if value < 0:
+                raise ConfigurationError(f"[task.settings] {name}: expected 0 or more, got {value}")
         self.node = node
         self.seed = seed
+        self.adapter_rank = adapter_rank
+        self.pretrained = load_model(Path(pretrained)) if pretrained else None
         images, labels = _load_images(Path(folder), "train", max_images=MAX_IMAGES)
-        mine = _choose(labels.numpy(), node=node, nodes=nodes, split=split, alpha=alpha, seed=split_seed)
+        mine = _choose(
+            labels.numpy(), node=node, nodes=nodes, split=split, alpha=alpha, seed=split_seed, public=public
+        )
         self.images, self.labels = images[mine], labels[mine]
         self.test_images, self.test_labels = _load_images(
             Path(folder), "t10k", max_images=evaluate_on or MAX_IMAGES
         )
 
     def build_model(self) -> FashionCnn:
-        """Return the untrained CNN, its convolutions laid out as the CPU prefers (half the time an epoch)."""
+        """Return the CNN, its convolutions laid out as the CPU prefers (half the time an epoch).
+
+        Raises:
+            ConfigurationError: the pre-trained model is of another architecture.
+        """
         model = FashionCnn()
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+        if self.pretrained is not None:
+            layout, pretrained = self.pretrained
+            try:
+                load_flat(model, layout, pretrained.flat)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"[task.settings] pretrained: {error}") from error
+        if self.adapter_rank:
+            add_low_rank_adapters(model, self.adapter_rank)
         return model
 
     def train(self, model: nn.Module, plan: TrainingPlan, *, round: int) -> TrainResult:
@@ -120,20 +152,29 @@ def _load_images(folder: Path, kind: str, *, max_images: int) -> tuple[torch.Ten
 
 
 def _choose(
-    labels: np.ndarray, *, node: int | str, nodes: int, split: str, alpha: float, seed: int
+    labels: np.ndarray, *, node: int | str, nodes: int, split: str, alpha: float, seed: int, public: int
 ) -> Indices:
     """Return the indices of the node's training images."""
+    if not (fewest := int(node == "public")) <= public < len(labels):
+        raise ConfigurationError(
+            f"[task.settings] public: expected {fewest} to {len(labels) - 1}, got {public}"
+        )
+    if node == "public":
+        return np.arange(public, dtype=np.int64)
     if node == "all":
-        return np.arange(len(labels), dtype=np.int64)
+        return np.arange(public, len(labels), dtype=np.int64)
+    labels = labels[public:]
     if not 1 <= nodes <= len(labels):
         raise ConfigurationError(f"[task.settings] nodes: expected 1 to {len(labels)}, got {nodes}")
     if not isinstance(node, int) or not 0 <= node < nodes:
-        raise ConfigurationError(f'[task.settings] node: expected 0 to {nodes - 1} or "all", got {node!r}')
+        raise ConfigurationError(
+            f'[task.settings] node: expected 0 to {nodes - 1}, "all" or "public", got {node!r}'
+        )
     if not alpha > 0:
         raise ConfigurationError(f"[task.settings] alpha: expected more than 0, got {alpha}")
     match split:
         case "iid":
-            return split_iid(len(labels), nodes=nodes, seed=seed)[node]
+            return public + split_iid(len(labels), nodes=nodes, seed=seed)[node]
         case "dirichlet":
-            return split_dirichlet(labels, nodes=nodes, alpha=alpha, seed=seed)[node]
+            return public + split_dirichlet(labels, nodes=nodes, alpha=alpha, seed=seed)[node]
     raise ConfigurationError(f'[task.settings] split: expected "iid" or "dirichlet", got {split!r}')

@@ -27,6 +27,8 @@ from fedproof.tasks.messages import (
     Start,
     Started,
     Train,
+    receive_message,
+    send_message,
 )
 
 if TYPE_CHECKING:
@@ -64,14 +66,14 @@ def main() -> None:
             reply = Refusal("TaskFailed", str(error))
         except FedproofError as error:
             reply = Refusal("ConfigurationError", str(error))
-        connection.send(reply)
+        send_message(connection, reply)
 
 
 def _receive(connection: Connection[Reply, Request], requests: queue.SimpleQueue[Request]) -> None:
     """Queue what arrives. A thread of its own, so that the daemon's end is noticed while a task trains."""
     while True:
         try:
-            requests.put(connection.recv())
+            requests.put(receive_message(connection))
         except (EOFError, OSError):
             os._exit(0)
 

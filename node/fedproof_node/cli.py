@@ -52,6 +52,9 @@ def init(
         Path | None,
         typer.Option(help="Certificate authority's folder, to issue this node's certificate from."),
     ] = None,
+    codec_processes: Annotated[
+        int, typer.Option(min=0, help="Processes that encrypt and decrypt; 0: one for each core.")
+    ] = 0,
     password_file: PasswordOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -72,6 +75,7 @@ def init(
         address_book=address_book,
         authority=authority,
         password_file=password_file,
+        codec_processes=codec_processes,
     )
     address = checksum_address(make_node_folder(folder, plan, password=read_password(password_file)))
     if as_json:

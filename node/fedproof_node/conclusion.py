@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.codec import SecretKey
+from fedproof.codec.scaling import compute_next_clips
+from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Address, Digest, checksum_address
 from fedproof.errors import (
     DigestMismatch,
@@ -26,6 +26,7 @@ from fedproof.errors import (
 )
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.history import History, RoundRecord
+from fedproof.model import Model
 from fedproof_node.config import VerifyConfig
 from fedproof_node.epoch import KeyRing
 from fedproof_node.journal import Journal, Stage
@@ -62,6 +63,7 @@ class Concluder:
         keys: KeyRing,
         trainer: Trainer,
         rounds_dir: Path,
+        codec_processes: int,
         log: FilteringBoundLogger,
     ) -> None:
         self._membership = membership
@@ -73,6 +75,7 @@ class Concluder:
         self._keys = keys
         self._trainer = trainer
         self._rounds_dir = rounds_dir
+        self._codec_processes = codec_processes
         self._log = log
 
     def is_drawable(self, record: RoundRecord) -> bool:
@@ -94,7 +97,9 @@ class Concluder:
 
         Raises:
             MissingObject: the base model is not here, or the aggregator lost what it published.
-            PeerError: a check fails; nothing was decrypted unless 4 is what fails.
+            PeerError: a check fails, or a worker crashes over what the aggregator sent; nothing was decrypted
+                unless 4 is what fails.
+            UpdateRefused: a value of the new model is not finite.
             PolicyMismatch: the round follows another policy than this node's.
         """
         number = record.number
@@ -103,20 +108,23 @@ class Concluder:
                 f"round {number}: expected the seal to count or exclude every committed node, it leaves out "
                 + ", ".join(map(checksum_address, record.unaccounted))
             )
-        facts = self._membership.facts(record, history)
         base = self._models.load(record.base_model)
+        facts = self._membership.facts(record, history, layout=self._models.layout, base=base)
         secret_key = self._keys.open(record.epoch, history)
         self._log.info("phase", round=number, phase="verifying")
         spool = self._spool(record)
         leaves = self._download(facts, spool)  # 1, 2
         drawn = self._draw(record, facts)
-        self._recompute(facts, spool, leaves, drawn)  # 3
-        self._log.info("verified", round=number, chunks=len(drawn), of=facts.chunks)
-        flat = self._apply(facts, spool, leaves, base=base, secret_key=secret_key)
-        digest = self._models.digest(flat)
+        try:
+            self._recompute(facts, spool, leaves, drawn)  # 3
+            self._log.info("verified", round=number, chunks=len(drawn), of=facts.chunks)
+            model = self._apply(facts, spool, leaves, base=base, secret_key=secret_key)
+        except WorkerDied as error:
+            raise PeerError(f"round {number}: the aggregate: {error}") from error
+        digest = self._models.digest(model)
         if record.result is not None and digest != record.result:  # 4
             raise DigestMismatch(describe_divergence(record, digest))
-        self._models.save(flat)
+        self._models.save(model)
         # A crash before this line: the spool is still here, and the same sum gives the same model again.
         self._journal.note_applied(number, digest)
 
@@ -151,7 +159,7 @@ class Concluder:
     def _is_whole(self) -> bool:
         """Return whether this node recomputes every chunk."""
         membership = self._membership
-        chunks = membership.codec.parameters.chunk_count(membership.policy.model.parameters)
+        chunks = membership.codec_parameters.chunk_count(membership.policy.update_length)
         return self._verify.chunks == "all" or self._verify.chunks >= chunks
 
     # 1, 2
@@ -182,14 +190,15 @@ class Concluder:
         self, facts: RoundFacts, spool: Spool, leaves: tuple[Digest, ...], drawn: tuple[int, ...]
     ) -> None:
         proven: dict[Address, tuple[Digest, ...]] = {}
-        for index in drawn:
-            verify_sum(
-                self._membership.codec,
-                spool.read_chunk(index, leaves[index]),
-                self._fetch_updates(facts, index, proven),
-                index=index,
-                facts=facts,
-            )
+        with self._open_workers(None) as workers:
+            for index in drawn:
+                verify_sum(
+                    workers,
+                    spool.read_chunk(index, leaves[index]),
+                    self._fetch_updates(facts, index, proven),
+                    index=index,
+                    facts=facts,
+                )
         verify_distinct(proven, round_number=facts.round)
 
     def _fetch_updates(
@@ -208,23 +217,30 @@ class Concluder:
         spool: Spool,
         leaves: tuple[Digest, ...],
         *,
-        base: NDArray[np.float32],
+        base: Model,
         secret_key: SecretKey,
-    ) -> NDArray[np.float32]:
-        codec = self._membership.codec
-        sums = np.empty(facts.parameters, dtype=np.int64)
-        start = 0
-        for index, digest in enumerate(leaves):
-            values = codec.decrypt_chunk(
-                spool.read_chunk(index, digest),  # verified once more: the disk is not part of the proof
-                secret_key,
-                contributors=len(facts.contributions),
-                index=index,
-                length=facts.parameters,
-            )
-            sums[start : start + values.size] = values
-            start += values.size
-        return codec.apply_mean(base, sums, total_examples=facts.total_examples)
+    ) -> Model:
+        """Return the next model, and the clips of its first update, from the sum chunk by chunk."""
+        encoding, codec = facts.encoding, self._membership.policy.codec
+        # Verified once more: the disk is not part of the proof.
+        chunks = (spool.read_chunk(index, digest) for index, digest in enumerate(leaves))
+        with self._open_workers(secret_key) as workers:
+            sums = workers.decode(chunks, contributors=len(facts.contributions), length=encoding.length)
+            flat, measured = encoding.apply(base.flat, sums, facts.total_examples)
+        clips = compute_next_clips(
+            encoding.scaling,
+            measured,
+            contributors=len(facts.contributions),
+            total_examples=facts.total_examples,
+            clip_margin=codec.clip_margin,
+            clip_max=codec.clip,
+        )
+        return Model(flat, clips)
+
+    def _open_workers(self, secret_key: SecretKey | None) -> CodecWorkers:
+        return CodecWorkers(
+            self._membership.codec_parameters, processes=self._codec_processes, secret_key=secret_key
+        )
 
     def _send_attestation(self, number: int, model: Digest) -> None:
         self._log.info("phase", round=number, phase="attesting")
@@ -243,7 +259,7 @@ class Concluder:
 
     def _report(self, number: int, model: Digest) -> None:
         try:
-            result = self._trainer.evaluate(self._models.load(model))
+            result = self._trainer.evaluate(self._models.load(model).flat)
         except (TaskFailed, WorkerDied) as error:
             self._log.error("error", message=f"round {number}: the new model could not be evaluated: {error}")
             return

@@ -55,6 +55,7 @@ class NodeConfig(Section):
         poll_interval_s: how often the ledger is asked for news.
         public_key_wait_s: how long a key maker waits for public keys that the aggregator does not hold yet.
         keep_models: how many of the latest models stay on the disk.
+        codec_processes: processes that encrypt, add up and decrypt; one for each core when 0.
         exit_after_round: end once this round has ended; run for good when absent.
     """
 
@@ -65,6 +66,7 @@ class NodeConfig(Section):
     poll_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
     public_key_wait_s: Annotated[float, Field(ge=0, le=86_400)] = 120.0
     keep_models: Annotated[int, Field(ge=1)] = 3
+    codec_processes: Annotated[int, Field(ge=0, le=1024)] = 0
     exit_after_round: Annotated[int, Field(ge=1)] | None = None
     task: TaskConfig
     chain: ChainConfig

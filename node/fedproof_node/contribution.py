@@ -6,16 +6,20 @@ Nothing here sends values: what is trained goes into the codec, and what leaves 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from structlog.typing import FilteringBoundLogger
 
+from fedproof.codec import SecretKey
+from fedproof.codec.quantise import check_finite
+from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Digest
 from fedproof.errors import (
     ConfigurationError,
+    DigestMismatch,
     LedgerError,
     MissingObject,
     PeerError,
@@ -26,13 +30,16 @@ from fedproof.errors import (
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import ExclusionReason
 from fedproof.ledger.history import History, RoundRecord
+from fedproof.model import Model
 from fedproof_node.epoch import KeyRing
 from fedproof_node.journal import Journal, Stage
 from fedproof_node.membership import Membership
 from fedproof_node.models import ModelShelf
 from fedproof_node.relay import Relay
-from fedproof_node.spool import Spool, load_update, spool_update
+from fedproof_node.residuals import Residuals
+from fedproof_node.spool import EncryptedUpdate, Spool, load_update, spool_update
 from fedproof_node.trainer import Trainer
+from fedproof_node.verification import RoundFacts
 
 _PROGRESS_S = 0.5
 
@@ -55,8 +62,8 @@ class Contributor:
         keys: KeyRing,
         trainer: Trainer,
         rounds_dir: Path,
+        codec_processes: int,
         log: FilteringBoundLogger,
-        rng: np.random.Generator,
     ) -> None:
         self._membership = membership
         self._ledger = ledger
@@ -66,27 +73,29 @@ class Contributor:
         self._keys = keys
         self._trainer = trainer
         self._rounds_dir = rounds_dir
+        self._residuals = Residuals(rounds_dir, journal=journal, node=membership.node)
+        self._codec_processes = codec_processes
         self._log = log
-        self._rng = rng
 
     def prepare(self, record: RoundRecord, history: History) -> None:
         """Train on the round's base model and put the encrypted update into the spool.
 
         A crash before the journal's entry costs the work and nothing else: nothing has left the node.
         """
-        number = record.number
         try:
-            update, examples = self._make_update(record, history)
+            facts, change, examples = self._train(record, history)
+            secret_key = self._keys.open(record.epoch, history)
+            update, residual = self._encrypt(facts, change, examples=examples, secret_key=secret_key)
         except (ConfigurationError, WorkerDied, PeerError) as error:
             raise UpdateRefused(str(error)) from error
         # From here on the round has one root for this node: a restart commits to it, and to no other.
-        self._journal.note_encrypted(number, update, examples=examples)
+        self._journal.note_encrypted(record.number, update.root, examples=examples, residual=residual)
 
     def commit(self, record: RoundRecord) -> None:
         """Put the journalled root on the ledger, once."""
         entry = self._journal.entry(record.number)
         try:
-            root = load_update(self._spool(record), _require(entry.update_root)).root
+            root = load_update(self._spool(record.number), _require(entry.update_root)).root
         except PeerError as error:
             raise UpdateRefused(f"the encrypted update is damaged on this node's disk: {error}") from error
         self._commit_root(record, root, examples=entry.examples)
@@ -104,7 +113,7 @@ class Contributor:
         self._log.info("phase", round=number, phase="uploading")
         try:
             sent = self._relay.upload(
-                load_update(self._spool(record), root),
+                load_update(self._spool(number), root),
                 round_number=number,
                 node=self._membership.node,
                 on_progress=self._make_progress(number),
@@ -136,40 +145,71 @@ class Contributor:
             raise UpdateRefused(f"this node's update was excluded: {_name_reason(record.excluded[node])}")
         raise UpdateRefused(f"the round was sealed before this node's update was there ({entry.stage})")
 
-    def clean(self, record: RoundRecord) -> None:
-        """Remove the round's spooled update."""
-        self._spool(record).clear()
+    def clean(self, record: RoundRecord, history: History) -> None:
+        """Remove the round's spooled update, and what no later update starts from."""
+        self._spool(record.number).clear()
+        self._residuals.prune(history, until=record.number)
 
-    def _make_update(self, record: RoundRecord, history: History) -> tuple[Digest, int]:
+    def _train(self, record: RoundRecord, history: History) -> tuple[RoundFacts, NDArray[np.float32], int]:
+        """Return what the update is to change in the model, of shape (d,), and how many examples say so."""
         number = record.number
         node = self._membership.node
-        codec = self._membership.codec
         if node in record.commitments:
             raise UpdateRefused(
                 f"the ledger holds a commitment of this node, {record.commitments[node].update_root.hex()}, "
                 "that its journal does not know: another daemon or an earlier state folder made it"
             )
         self._check_deadline(record)
-        facts = self._membership.facts(record, history)
         base = self._load_base(record)
-        secret_key = self._keys.open(record.epoch, history)
+        facts = self._membership.facts(record, history, layout=self._models.layout, base=base)
+        self._keys.open(record.epoch, history)  # before the hours that training may take
         self._log.info("phase", round=number, phase="training")
-        outcome = self._trainer.train(base, round_number=number)
+        outcome = self._trainer.train(base.flat, round_number=number)
         self._log.info(
             "trained", round=number, examples=outcome.examples, loss=outcome.loss, seconds=outcome.seconds
         )
+        if outcome.flat.shape != base.flat.shape:
+            raise UpdateRefused(
+                f"update: expected shape {base.flat.shape}, training returned {outcome.flat.shape}"
+            )
+        # In the memory of the trained model, which nobody needs any more.
+        change = outcome.flat
+        with np.errstate(invalid="ignore", over="ignore"):
+            change -= base.flat
+            residual = self._load_residual(number, history)
+            if residual is not None:
+                change += residual
+        check_finite(change, slice(0, change.size), what="update")
+        return facts, change, min(outcome.examples, self._membership.policy.rounds.max_examples)
+
+    def _encrypt(
+        self, facts: RoundFacts, change: NDArray[np.float32], *, examples: int, secret_key: SecretKey
+    ) -> tuple[EncryptedUpdate, Digest | None]:
+        """Return the update in its spool, and the digest of what it leaves unsent, in its file.
+
+        The workers encrypt while this process hashes and writes what they have done.
+        """
+        number = facts.round
+        encoding = facts.encoding
+        has_feedback = self._membership.policy.codec.error_feedback
         self._log.info("phase", round=number, phase="encrypting")
         started = time.perf_counter()
-        if outcome.flat.shape != base.shape:
-            raise UpdateRefused(
-                f"update: expected shape {base.shape}, training returned {outcome.flat.shape}"
-            )
-        with np.errstate(invalid="ignore", over="ignore"):  # quantise names what is not finite
-            delta = outcome.flat - base
-        examples = min(outcome.examples, self._membership.policy.rounds.max_examples)
-        values = codec.quantise(delta, examples=examples, rng=self._rng)
-        manifest = facts.update_manifest(node, examples=examples)
-        update = spool_update(self._spool(record), manifest, codec.encrypt_chunks(values, secret_key))
+        manifest = facts.update_manifest(self._membership.node, examples=examples)
+        with CodecWorkers(
+            encoding.parameters, processes=self._codec_processes, secret_key=secret_key
+        ) as workers:
+
+            def encrypt() -> Iterator[bytes]:
+                weight = encoding.scaling.compute_weight(examples)
+                pieces = encoding.pieces(change)
+                encoded = workers.encode(pieces, weight=weight, wants_residual=has_feedback)
+                for index, piece in enumerate(encoded):
+                    if has_feedback:
+                        encoding.store_residual(change, index, piece)
+                    yield piece.chunk
+
+            update = spool_update(self._spool(number), manifest, encrypt())
+        residual = self._residuals.save(number, change) if has_feedback else None
         self._log.info(
             "encrypted",
             round=number,
@@ -177,9 +217,20 @@ class Contributor:
             bytes=sum(update.sizes),
             seconds=time.perf_counter() - started,
         )
-        return update.root, examples
+        return update, residual
 
-    def _load_base(self, record: RoundRecord) -> NDArray[np.float32]:
+    def _load_residual(self, number: int, history: History) -> NDArray[np.float32] | None:
+        if not self._membership.policy.codec.error_feedback:
+            return None
+        try:
+            return self._residuals.load(history, before=number)
+        except (MissingObject, DigestMismatch) as error:
+            # It is worth some accuracy, and no round.
+            message = f"round {number}: the update goes without what earlier ones left unsent: {error}"
+            self._log.error("error", message=message)
+            return None
+
+    def _load_base(self, record: RoundRecord) -> Model:
         try:
             return self._models.load(record.base_model)
         except MissingObject as error:
@@ -229,8 +280,8 @@ class Contributor:
 
         return log_progress
 
-    def _spool(self, record: RoundRecord) -> Spool:
-        return Spool(self._rounds_dir / str(record.number) / "update")
+    def _spool(self, number: int) -> Spool:
+        return Spool(self._rounds_dir / str(number) / "update")
 
 
 def _name_reason(code: int) -> str:

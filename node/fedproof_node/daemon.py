@@ -217,7 +217,7 @@ class Daemon:
             self._refuse(record, describe_divergence(record, entry.model))
             return
         # A crash among these lines repeats them, to the same end.
-        self._parts.contributor.clean(record)
+        self._parts.contributor.clean(record, history)
         self._parts.concluder.clean(record)
         self._prune(record, history)
         self._journal.advance(number, Stage.FINISHED)

@@ -81,7 +81,7 @@ class KeyRing:
         if number in self._opened:
             return self._opened[number]
         record = history.epochs[number]
-        parameters = self._membership.codec.parameters
+        parameters = self._membership.codec_parameters
         if record.context_digest != parameters.digest:
             raise DigestMismatch(
                 f"epoch {number}: expected the encryption context {parameters.digest.hex()} of the policy, "
@@ -158,7 +158,7 @@ class KeyRing:
         root = self._find_or_make_package(epoch, public_keys)
         # A crash before this line: the same package is found in the journal and published. After it: the
         # epoch is on the ledger, and `_hand_over` finds the package by its root.
-        self._ledger.publish_epoch(epoch, self._membership.codec.parameters.digest, root)
+        self._ledger.publish_epoch(epoch, self._membership.codec_parameters.digest, root)
         return True
 
     def _hand_over(self, record: EpochRecord) -> None:
@@ -216,7 +216,7 @@ class KeyRing:
             package = PutWrappedKeysRequest.FromString(raw).keys
             if [wrapped.node for wrapped in package] == sorted(public_keys):
                 return root
-        secret = self._membership.codec.generate_secret_key().reveal()
+        secret = SecretKey.generate().reveal()
         request = PutWrappedKeysRequest(
             epoch=epoch,
             keys=[
@@ -235,7 +235,7 @@ class KeyRing:
             contract=self._membership.contract,
             epoch=epoch,
             node=node,
-            context_digest=self._membership.codec.parameters.digest,
+            context_digest=self._membership.codec_parameters.digest,
         )
 
 

@@ -33,6 +33,7 @@ class NodePlan:
         address_book: the file that names it; need not exist yet.
         authority: folder of the certificate authority, where this machine may issue from it.
         password_file: read again at each start, when not None.
+        codec_processes: processes for the codec's work; 0 is one for each core.
     """
 
     name: str
@@ -45,6 +46,7 @@ class NodePlan:
     address_book: Path | None
     authority: Path | None
     password_file: Path | None
+    codec_processes: int
 
 
 def make_node_folder(folder: Path, plan: NodePlan, *, password: str) -> Address:
@@ -93,6 +95,7 @@ def _write_toml(folder: Path, plan: NodePlan) -> str:
             "state_dir": "state",
             "policy": _relative(plan.policy, folder),
             "wrapping_key": "wrapping.key",
+            "codec_processes": plan.codec_processes,
             "task": {"reference": plan.task, "settings": dict(plan.task_settings)},
             "chain": chain,
             "aggregator": {"target": plan.target},

@@ -3,7 +3,8 @@
 What a stage means, and what a restart does when it finds it:
 
     STARTED    nothing has left the node; training begins again.
-    ENCRYPTED  the update lies in the spool and its root is fixed; the commitment may or may not be on chain.
+    ENCRYPTED  the update lies in the spool and its root is fixed, and what it left unsent lies beside it; the
+               commitment may or may not be on chain.
     COMMITTED  the commitment is on chain; the upload goes on at the first chunk that the aggregator misses.
     UPLOADED   the aggregator holds every chunk.
     SKIPPED    this node does not contribute, for the reason noted; it still verifies, applies and attests.
@@ -16,21 +17,21 @@ What a stage means, and what a restart does when it finds it:
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from fedproof.digests import Address, Digest, as_digest, checksum_address
 from fedproof.errors import ConfigurationError
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS owner (
     schema INTEGER NOT NULL, chain_id INTEGER NOT NULL, contract TEXT NOT NULL, node TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS rounds (
     round INTEGER PRIMARY KEY, stage TEXT NOT NULL, update_root BLOB, examples INTEGER NOT NULL,
-    model BLOB, reason TEXT NOT NULL
+    residual BLOB, model BLOB, reason TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS key_packages (
     epoch INTEGER NOT NULL, root BLOB NOT NULL, package BLOB NOT NULL, PRIMARY KEY (epoch, root)
@@ -77,6 +78,7 @@ class RoundEntry:
     Attributes:
         update_root: root of the encrypted update; set from ENCRYPTED on.
         examples: the example count that goes with it.
+        residual: digest of what the update left unsent; None without error feedback.
         model: digest of the model that this node derived; set from APPLIED on.
         reason: why the round was skipped, refused, or finished early.
     """
@@ -85,6 +87,7 @@ class RoundEntry:
     stage: Stage = Stage.STARTED
     update_root: Digest | None = None
     examples: int = 0
+    residual: Digest | None = None
     model: Digest | None = None
     reason: str = ""
 
@@ -126,13 +129,14 @@ class Journal:
     def entry(self, number: int) -> RoundEntry:
         """Return what is known about a round; a round never touched is STARTED."""
         row = self._database.execute(
-            "SELECT stage, update_root, examples, model, reason FROM rounds WHERE round = ?", (number,)
+            "SELECT stage, update_root, examples, residual, model, reason FROM rounds WHERE round = ?",
+            (number,),
         ).fetchone()
         if row is None:
             return RoundEntry(number)
-        stage, update_root, examples, model, reason = row
+        stage, update_root, examples, residual, model, reason = row
         return RoundEntry(
-            number, Stage(stage), _digest(update_root), examples=examples, model=_digest(model), reason=reason
+            number, Stage(stage), _digest(update_root), examples, _digest(residual), _digest(model), reason
         )
 
     def unfinished(self) -> list[RoundEntry]:
@@ -142,17 +146,17 @@ class Journal:
         ).fetchall()
         return [self.entry(number) for (number,) in rows]
 
-    def note_encrypted(self, number: int, update_root: Digest, *, examples: int) -> None:
-        """Fix the one update that this node may commit to in the round."""
+    def note_encrypted(
+        self, number: int, update_root: Digest, *, examples: int, residual: Digest | None
+    ) -> None:
+        """Fix the one update that this node may commit to in the round, and what it leaves unsent."""
         self._check(number, Stage.ENCRYPTED)
-        self._write(RoundEntry(number, Stage.ENCRYPTED, update_root, examples=examples))
+        self._write(RoundEntry(number, Stage.ENCRYPTED, update_root, examples, residual))
 
     def note_applied(self, number: int, model: Digest) -> None:
         """Fix the one model that this node may attest in the round."""
         entry = self._check(number, Stage.APPLIED)
-        self._write(
-            RoundEntry(number, Stage.APPLIED, entry.update_root, examples=entry.examples, model=model)
-        )
+        self._write(replace(entry, stage=Stage.APPLIED, model=model))
 
     def advance(self, number: int, stage: Stage, *, reason: str = "") -> None:
         """Move a round on.
@@ -161,16 +165,7 @@ class Journal:
             ValueError: the table does not know this step, which is a defect of the caller.
         """
         entry = self._check(number, stage)
-        self._write(
-            RoundEntry(
-                number,
-                stage,
-                entry.update_root,
-                examples=entry.examples,
-                model=entry.model,
-                reason=reason or entry.reason,
-            )
-        )
+        self._write(replace(entry, stage=stage, reason=reason or entry.reason))
 
     def _check(self, number: int, stage: Stage) -> RoundEntry:
         entry = self.entry(number)
@@ -180,8 +175,16 @@ class Journal:
 
     def _write(self, entry: RoundEntry) -> None:
         self._database.execute(
-            "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?)",
-            (entry.round, entry.stage, entry.update_root, entry.examples, entry.model, entry.reason),
+            "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                entry.round,
+                entry.stage,
+                entry.update_root,
+                entry.examples,
+                entry.residual,
+                entry.model,
+                entry.reason,
+            ),
         )
 
     # Keys, wrapped only: nothing here opens without the node's private wrapping key

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedproof.codec import Codec
+from fedproof.codec import CodecParameters
+from fedproof.codec.round_encoding import RoundEncoding
+from fedproof.codec.scaling import Scaling
+from fedproof.codec.selection import Selection, compute_selection_seed
 from fedproof.digests import Address
 from fedproof.errors import PolicyMismatch
 from fedproof.ledger.history import History, RoundRecord
 from fedproof.manifest import Contribution
+from fedproof.model import Model, ModelLayout, compute_values_digest
 from fedproof.policy import Policy
 from fedproof_node.verification import RoundFacts
 
@@ -20,17 +24,17 @@ class Membership:
     Attributes:
         node: this node's address.
         policy: the federation's, equal to the ledger's when this was made.
-        codec: what the policy's codec section says.
+        codec_parameters: what follows from the policy's codec section.
     """
 
     chain_id: int
     contract: Address
     node: Address
     policy: Policy
-    codec: Codec
+    codec_parameters: CodecParameters
 
-    def facts(self, record: RoundRecord, history: History) -> RoundFacts:
-        """Return what the ledger and the policy say about a round.
+    def facts(self, record: RoundRecord, history: History, *, layout: ModelLayout, base: Model) -> RoundFacts:
+        """Return what the ledger, the policy and the base model say about a round.
 
         Raises:
             PolicyMismatch: the round follows another policy than this node's.
@@ -41,7 +45,25 @@ class Membership:
                 f"round {record.number} follows policy version {record.policy_version} of digest "
                 f"{policy.digest.hex()}; this node's policy document has {self.policy.digest.hex()}"
             )
-        length = self.policy.model.parameters
+        encoding = RoundEncoding(
+            self.codec_parameters,
+            Scaling(
+                limit=self.codec_parameters.limit,
+                max_examples=self.policy.rounds.max_examples,
+                group_sizes=layout.group_sizes,
+                clips=base.clips,
+            ),
+            Selection(
+                layout.parameters,
+                self.policy.codec.keep_one_in,
+                compute_selection_seed(
+                    chain_id=self.chain_id,
+                    contract=self.contract,
+                    round=record.number,
+                    base_model=record.base_model,
+                ),
+            ),
+        )
         return RoundFacts(
             chain_id=self.chain_id,
             contract=self.contract,
@@ -49,8 +71,8 @@ class Membership:
             epoch=record.epoch,
             policy_digest=policy.digest,
             base_model=record.base_model,
-            parameters=length,
-            chunks=self.codec.parameters.chunk_count(length),
+            base_values=compute_values_digest(base.flat),
+            encoding=encoding,
             contributions=tuple(
                 Contribution(node, *record.commitments[node]) for node in record.contributors
             ),

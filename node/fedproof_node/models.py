@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedproof.digests import Digest
 from fedproof.errors import DigestMismatch, MissingObject
-from fedproof.model import ModelLayout, compute_model_digest, load_model, save_model
+from fedproof.model import Model, ModelLayout, load_model, save_model
 
 
 class ModelShelf:
@@ -19,7 +16,7 @@ class ModelShelf:
     def __init__(self, folder: Path, layout: ModelLayout) -> None:
         """Name the folder; it is made at the first write."""
         self.folder = folder
-        self._layout = layout
+        self.layout = layout
 
     def path(self, digest: Digest) -> Path:
         """Return where a model lies."""
@@ -29,15 +26,15 @@ class ModelShelf:
         """Return whether a model is here."""
         return self.path(digest).exists()
 
-    def digest(self, flat: NDArray[np.float32]) -> Digest:
+    def digest(self, model: Model) -> Digest:
         """Return the digest that a model has under this layout."""
-        return compute_model_digest(self._layout.digest, flat)
+        return model.compute_digest(self.layout.digest)
 
-    def save(self, flat: NDArray[np.float32]) -> Digest:
+    def save(self, model: Model) -> Digest:
         """Store a model and return its digest. A crash leaves the whole file or none."""
-        return save_model(self.path(self.digest(flat)), self._layout, flat)
+        return save_model(self.path(self.digest(model)), self.layout, model)
 
-    def load(self, digest: Digest) -> NDArray[np.float32]:
+    def load(self, digest: Digest) -> Model:
         """Return a model.
 
         Raises:
@@ -47,11 +44,11 @@ class ModelShelf:
         path = self.path(digest)
         if not path.exists():
             raise MissingObject(f"{path}: expected the model {digest.hex()}, got no such file")
-        layout, flat = load_model(path)
-        came = compute_model_digest(layout.digest, flat)
+        layout, model = load_model(path)
+        came = model.compute_digest(layout.digest)
         if came != digest:
             raise DigestMismatch(f"{path}: expected model {digest.hex()}, got {came.hex()}")
-        return flat
+        return model
 
     def prune(self, keep: Collection[Digest]) -> None:
         """Remove every model but those to keep."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import numpy as np
 from eth_account.signers.local import LocalAccount
 from structlog.typing import FilteringBoundLogger
 
-from fedproof.codec import Codec
 from fedproof.config import load_address_book
 from fedproof.digests import checksum_address
 from fedproof.errors import NetworkError, PeerError
@@ -97,7 +95,7 @@ def _open_daemon(config: NodeConfig, *, password: str, log: FilteringBoundLogger
             contract=ledger.contract,
             node=ledger.address,
             policy=policy,
-            codec=Codec(policy.codec_parameters()),
+            codec_parameters=policy.codec_parameters(),
         )
         journal = Journal(
             config.state_dir / "journal.sqlite",
@@ -115,8 +113,7 @@ def _open_daemon(config: NodeConfig, *, password: str, log: FilteringBoundLogger
             )
         )
         verify_aggregator(relay, membership)
-        layout, genesis = trainer.describe()
-        models = verify_model(layout, genesis, policy, models_dir=config.state_dir / "models")
+        models = verify_model(*trainer.describe(), policy, models_dir=config.state_dir / "models")
         await_admission(
             watch,
             ledger.address,
@@ -173,8 +170,8 @@ def build_daemon(
         keys=keys,
         trainer=trainer,
         rounds_dir=rounds_dir,
+        codec_processes=config.codec_processes,
         log=log,
-        rng=np.random.default_rng(),  # from the system's randomness: what was rounded up is nobody's business
     )
     concluder = Concluder(
         membership,
@@ -186,6 +183,7 @@ def build_daemon(
         keys=keys,
         trainer=trainer,
         rounds_dir=rounds_dir,
+        codec_processes=config.codec_processes,
         log=log,
     )
     return Daemon(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,24 +12,22 @@ from google.protobuf.message import DecodeError
 
 from fedproof.digests import Digest, as_digest
 from fedproof.errors import DigestMismatch, MissingObject
-from fedproof.files import replace_file
-from fedproof.manifest import UpdateManifest
-from fedproof.merkle import compute_root, leaf_digest
+from fedproof.manifest import UpdateManifest, compute_header_root
+from fedproof.merkle import leaf_digest
 from fedproof.wire.aggregation_pb2 import Header
 from fedproof_node.verification import verify_chunk
 
 
 class Spool:
-    """A folder of ciphertext chunks. Each write is on the disk when it returns; each read is verified."""
+    """A folder of ciphertext chunks. Each read is verified, so what a power failure cut is not mistaken."""
 
     def __init__(self, folder: Path) -> None:
         """Name the folder; it is made at the first write."""
         self.folder = folder
 
-    def write_chunk(self, index: int, data: bytes) -> Digest:
-        """Store a chunk and return its leaf digest."""
-        replace_file(self._path(index), [data])
-        return leaf_digest(data)
+    def write_chunk(self, index: int, data: bytes) -> None:
+        """Store a chunk; `sync` makes it last."""
+        self._write(self._path(index), data)
 
     def read_chunk(self, index: int, digest: Digest) -> bytes:
         """Return a chunk.
@@ -53,8 +52,8 @@ class Spool:
         return True
 
     def write_header(self, header: Header) -> None:
-        """Store the header."""
-        replace_file(self.folder / "header", [header.SerializeToString()])
+        """Store the header; `sync` makes it last."""
+        self._write(self.folder / "header", header.SerializeToString())
 
     def read_header(self) -> Header:
         """Return the header; whoever reads it checks it against a root.
@@ -71,12 +70,37 @@ class Spool:
         except DecodeError as error:
             raise DigestMismatch(f"{path}: expected a header, got other bytes") from error
 
+    def sync(self) -> None:
+        """Bring what was written to the disk. At once: after each chunk it takes up to six times as long."""
+        for path in (*self.folder.iterdir(), self.folder, self.folder.parent):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def chunk_bytes(self, index: int) -> int:
+        """Return the size of a chunk.
+
+        Raises:
+            MissingObject: it is not here.
+        """
+        path = self._path(index)
+        try:
+            return path.stat().st_size
+        except FileNotFoundError as error:
+            raise MissingObject(f"{path}: expected chunk {index}, got no such file") from error
+
     def clear(self) -> None:
         """Remove everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06}.chunk"
+
+    def _write(self, path: Path, data: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,37 +133,35 @@ class EncryptedUpdate:
 
 
 def spool_update(spool: Spool, manifest: UpdateManifest, chunks: Iterable[bytes]) -> EncryptedUpdate:
-    """Write the codec's chunks to the spool and return them as an update.
+    """Write the codec's chunks to the spool as they come and return them, on the disk, as an update.
 
     A crash before this returns leaves a spool that nothing refers to; the next attempt overwrites it.
     """
     spool.clear()
     leaves: list[Digest] = []
-    sizes: list[int] = []
     for index, chunk in enumerate(chunks):
-        leaves.append(spool.write_chunk(index, chunk))
-        sizes.append(len(chunk))
+        leaves.append(leaf_digest(chunk))
+        spool.write_chunk(index, chunk)
     header = Header(manifest=manifest.encode(), chunk_digests=leaves)
     spool.write_header(header)
-    return _as_update(spool, header, sizes=sizes)
+    spool.sync()
+    return _as_update(spool, header)
 
 
 def load_update(spool: Spool, root: Digest) -> EncryptedUpdate:
-    """Return the update that was spooled under a root.
+    """Return the update that was spooled under a root; its chunks are verified as they are read.
 
     Raises:
-        MissingObject, DigestMismatch: the spool no longer holds it whole.
+        MissingObject, DigestMismatch: the spool lost a chunk, or lost or altered the header.
     """
-    header = spool.read_header()
-    leaves = [as_digest(raw, str(spool.folder)) for raw in header.chunk_digests]
-    sizes = [len(spool.read_chunk(index, digest)) for index, digest in enumerate(leaves)]
-    update = _as_update(spool, header, sizes=sizes)
+    update = _as_update(spool, spool.read_header())
     if update.root != root:
         raise DigestMismatch(f"{spool.folder}: expected root {root.hex()}, got {update.root.hex()}")
     return update
 
 
-def _as_update(spool: Spool, header: Header, *, sizes: list[int]) -> EncryptedUpdate:
+def _as_update(spool: Spool, header: Header) -> EncryptedUpdate:
     leaves = tuple(as_digest(raw, str(spool.folder)) for raw in header.chunk_digests)
-    root = compute_root([leaf_digest(header.manifest), *leaves])
-    return EncryptedUpdate(spool, header, root, leaves, tuple(sizes))
+    root = compute_header_root(header.manifest, leaves)
+    sizes = tuple(spool.chunk_bytes(index) for index in range(len(leaves)))
+    return EncryptedUpdate(spool, header, root, leaves, sizes)

@@ -16,7 +16,7 @@ from fedproof.digests import Address, Digest, checksum_address
 from fedproof.errors import ConfigurationError, DigestMismatch, PolicyMismatch
 from fedproof.ledger.events import MemberStatus
 from fedproof.ledger.history import History
-from fedproof.model import ModelLayout, compute_model_digest, load_model, verify_layout
+from fedproof.model import Model, ModelLayout, load_model, verify_layout
 from fedproof.policy import Policy
 from fedproof_node.membership import Membership
 from fedproof_node.models import ModelShelf
@@ -44,12 +44,18 @@ def lock_state(state_dir: Path) -> Iterator[None]:
 
 
 def verify_model(
-    layout: ModelLayout, genesis: NDArray[np.float32], policy: Policy, *, models_dir: Path
+    layout: ModelLayout, flat: NDArray[np.float32], policy: Policy, *, models_dir: Path
 ) -> ModelShelf:
     """Return the shelf of models, with the first one on it, once the task's model is the policy's.
 
     1. The layout has the policy's architecture digest, and as many parameters.
-    2. The first model, built under the policy's seed, has the policy's digest.
+    2. The first model, built under the policy's seed and with the policy's clip, has the policy's digest.
+
+    Args:
+        layout: of the task's model.
+        flat: the values that the task built.
+        policy: the federation's.
+        models_dir: where models lie.
 
     Raises:
         ConfigurationError: a check fails. Where this node has run before, the first tensor that differs is
@@ -66,7 +72,8 @@ def verify_model(
             f"{expected.parameters} "
             f"parameters, the task built {layout.digest.hex()} of {layout.parameters} parameters: {tensors}"
         )
-    came = compute_model_digest(layout.digest, genesis)
+    genesis = Model(flat, (policy.codec.clip,) * len(layout.group_sizes))
+    came = shelf.digest(genesis)
     if came != expected.genesis:  # 2
         raise ConfigurationError(
             f"model: expected the first model {expected.genesis.hex()} of the policy, the task built "

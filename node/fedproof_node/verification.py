@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedproof.codec import Codec
+from fedproof.codec.frames import check_length
+from fedproof.codec.round_encoding import RoundEncoding
+from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Address, Digest, as_digest, checksum_address, tagged_digest
 from fedproof.errors import DigestMismatch, MalformedMessage, PeerError
 from fedproof.manifest import (
@@ -31,8 +33,8 @@ class RoundFacts:
     """What the ledger and the policy say about one round: the measure of everything the aggregator sends.
 
     Attributes:
-        parameters: length of the model's flat vector.
-        chunks: how many chunks an update and the sum have.
+        base_values: digest of the base model's values.
+        encoding: how values travel in this round, with the base model's clips.
         contributions: of the sealed contributors, ascending by address; none before the seal.
         aggregate_root: the published root of the sum; None before it is published.
     """
@@ -43,10 +45,15 @@ class RoundFacts:
     epoch: int
     policy_digest: Digest
     base_model: Digest
-    parameters: int
-    chunks: int
+    base_values: Digest
+    encoding: RoundEncoding
     contributions: tuple[Contribution, ...] = ()
     aggregate_root: Digest | None = None
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks an update and the sum have."""
+        return self.encoding.chunk_count
 
     @property
     def total_examples(self) -> int:
@@ -63,7 +70,9 @@ class RoundFacts:
             epoch=self.epoch,
             policy_digest=self.policy_digest,
             base_model=self.base_model,
-            parameters=self.parameters,
+            base_values=self.base_values,
+            clips=self.encoding.scaling.clips,
+            parameters=self.encoding.selection.parameters,
             chunks=self.chunks,
             examples=examples,
         )
@@ -77,7 +86,7 @@ class RoundFacts:
             epoch=self.epoch,
             policy_digest=self.policy_digest,
             contributors=self.contributions,
-            parameters=self.parameters,
+            parameters=self.encoding.selection.parameters,
             chunks=self.chunks,
         )
 
@@ -130,8 +139,8 @@ def verify_update_header(header: Header, contribution: Contribution, facts: Roun
     """Return the proven leaf digests of one contributor's chunks.
 
     1. The Merkle root over manifest and leaves is the one that the node committed to.
-    2. The manifest names this federation, round, node, epoch, policy, base model, number of chunks and
-       examples.
+    2. The manifest names this federation, round, node, epoch, policy, base model with its values and clips,
+       number of chunks and examples.
 
     Raises:
         DigestMismatch: one of them does not hold.
@@ -173,7 +182,7 @@ def verify_chunk(data: bytes, digest: Digest, *, where: str) -> bytes:
 
 
 def verify_sum(
-    codec: Codec,
+    workers: CodecWorkers,
     published: bytes,
     updates: Iterable[tuple[Address, bytes, Digest]],
     *,
@@ -188,7 +197,7 @@ def verify_sum(
     4. Their sum, recomputed, is the published chunk byte for byte.
 
     Args:
-        codec: of the policy; no key is involved.
+        workers: without a key.
         published: the chunk of the aggregate, checked against its own proven leaf already.
         updates: node, chunk and proven leaf digest of each contributor, ascending by address; each is dropped
             before the next is taken.
@@ -199,22 +208,22 @@ def verify_sum(
         DigestMismatch: 1 does not hold; names the node.
         MalformedMessage: 2 does not hold; names the node.
         PeerError: 3 or 4 does not hold.
+        WorkerDied: a worker crashed over a chunk; names the node.
     """
+    parameters = workers.parameters
+    expected_bytes = parameters.frames_in_chunk(index, facts.encoding.length) * parameters.update_frame_bytes
     where = f"round {facts.round}: chunk {index}"
     came: list[Address] = []
 
-    def checked() -> Iterator[bytes]:
+    def checked() -> Iterator[tuple[str, bytes]]:
         for node, data, digest in updates:
             of_node = f"{where} of {checksum_address(node)}"
             verify_chunk(data, digest, where=of_node)  # 1
-            try:
-                codec.check_update_chunk(data, index, facts.parameters)  # 2
-            except MalformedMessage as error:
-                raise MalformedMessage(f"{of_node}: {error}") from error
+            check_length(data, expected_bytes, where=of_node)  # 2, and the workers look at each coefficient
             came.append(node)
-            yield data
+            yield of_node, data
 
-    total = codec.sum_chunks(checked())
+    total = workers.sum_chunks(checked())
     expected = [contribution.node for contribution in facts.contributions]
     if came != expected:  # 3
         raise PeerError(f"{where}: expected the updates of {_names(expected)}, got {_names(came)}")

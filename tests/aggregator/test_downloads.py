@@ -12,6 +12,7 @@ from fedproof.merkle import leaf_digest
 from fedproof.wire import aggregation_pb2 as wire
 from tests.aggregator.world import (
     EXAMPLES,
+    PARAMETERS,
     POLICY,
     Update,
     World,
@@ -140,14 +141,14 @@ def test_the_sum_decrypts_to_the_sum(world: World) -> None:
         contributors=tuple(
             Contribution(world.node(i).address, update.root, EXAMPLES[i]) for i, update in enumerate(updates)
         ),
-        parameters=POLICY.model.parameters,
+        parameters=PARAMETERS,
         chunks=3,
     )
-    length = POLICY.model.parameters
+    decryptor = codec().make_decryptor(secret_key())
     expected = sum(values(i, 1) for i in range(3))
     for chunk in chunks:
         index = chunk.index
-        sums = codec().decrypt_chunk(chunk.data, secret_key(), contributors=3, index=index, length=length)
+        sums = codec().decrypt_chunk(chunk.data, decryptor, contributors=3, index=index, length=PARAMETERS)
         size = codec().parameters.values_per_chunk
         assert (sums == expected[index * size : index * size + sums.size]).all()
 

@@ -110,7 +110,7 @@ def test_a_chunk_of_any_bytes_is_refused(world: World, committed: Update, index:
     commit_to(world, update.root)
     incoming = world.intake.begin(wire.UploadStart(round=1, node=world.node(0).address, header=update.header))
     try:
-        world.intake.accept(incoming, wire.Chunk(index=index, data=data))
+        world.intake.accept(incoming, index, data)
     except Refused:
         assert not incoming.held
         return

@@ -37,7 +37,7 @@ def test_an_upload_is_remembered_chunk_by_chunk(tmp_path: Path) -> None:
         journal.close()
         journal = open_journal(tmp_path)
         assert begin(journal).received == index
-        journal.record_chunk(1, NODE, index=index)
+        journal.record_chunk(1, NODE, index=index, chunks=3)
     standing = begin(journal)
     assert standing.received == 3
     assert standing.is_complete
@@ -47,9 +47,32 @@ def test_a_late_stream_takes_nothing_back(tmp_path: Path) -> None:
     """A chunk that a slower stream brings again does not lower the count."""
     journal = open_journal(tmp_path)
     begin(journal)
-    journal.record_chunk(1, NODE, index=2)
-    journal.record_chunk(1, NODE, index=0)
+    journal.record_chunk(1, NODE, index=2, chunks=3)
+    journal.record_chunk(1, NODE, index=0, chunks=3)
     assert begin(journal).received == 3
+
+
+def test_what_a_power_failure_may_take_back(tmp_path: Path) -> None:
+    """Only how far an update that is not whole has come: all else is on the disk when its call returns."""
+    journal = open_journal(tmp_path)
+    full, normal = 2, 1
+
+    def synchronous() -> int:
+        (level,) = journal._database.execute("PRAGMA synchronous").fetchone()
+        return int(level)
+
+    begin(journal)
+    assert synchronous() == full
+    for index, expected in ((0, normal), (1, normal), (2, full)):
+        journal.claim_seeds(1, NODE, chunk=index, seeds=SEEDS[index : index + 1])
+        assert synchronous() == full
+        journal.record_chunk(1, NODE, index=index, chunks=3)
+        assert synchronous() == expected
+    journal.record_refusal(1, NODE, root=ROOT, reason=2, message="late")
+    assert synchronous() == full
+    journal.record_chunk(1, NODE, index=0, chunks=3)
+    journal.record_aggregate(1, ROOT)
+    assert synchronous() == full
 
 
 @pytest.mark.parametrize(
@@ -99,7 +122,7 @@ def test_a_refusal_is_for_good(tmp_path: Path) -> None:
     journal.record_refusal(1, OTHER, root=ROOT, reason=3, message="second")
     assert journal.find_upload(1, OTHER, root=ROOT) == UploadStanding(ROOT, 0, 0, 2, "first")
     begin(journal)
-    journal.record_chunk(1, NODE, index=2)
+    journal.record_chunk(1, NODE, index=2, chunks=3)
     journal.record_refusal(1, NODE, root=ROOT, reason=2, message="late")
     standing = journal.find_upload(1, NODE, root=ROOT)
     assert standing == UploadStanding(ROOT, 3, 3, 2, "late")
@@ -110,7 +133,7 @@ def test_a_commitment_that_the_chain_has_dropped_is_forgotten(tmp_path: Path) ->
     """Under another root the upload begins anew."""
     journal = open_journal(tmp_path)
     begin(journal)
-    journal.record_chunk(1, NODE, index=0)
+    journal.record_chunk(1, NODE, index=0, chunks=3)
     root = make_digest("after a reorganisation")
     assert journal.find_upload(1, NODE, root=root) is None
     standing = journal.begin_upload(1, NODE, root=root, chunks=2)
@@ -123,7 +146,7 @@ def test_streams_of_one_update_begin_it_once(tmp_path: Path) -> None:
 
     def bring(index: int) -> UploadStanding:
         begin(journal)
-        journal.record_chunk(1, NODE, index=index)
+        journal.record_chunk(1, NODE, index=index, chunks=3)
         return begin(journal)
 
     with ThreadPoolExecutor(8) as pool:

@@ -12,6 +12,7 @@ from fedproof_aggregator import process
 
 from fedproof.codec.secret_key import SecretKey
 from fedproof.codec.update import Codec
+from fedproof.codec.workers import CodecWorkers
 from fedproof.keys import wrapping
 from tests.aggregator.world import World, secret_key, wrapped_keys
 
@@ -23,10 +24,12 @@ OPENERS = {
     "WrappingKey",
     "decrypt",
     "decrypt_chunk",
-    "encrypt_chunks",
+    "encrypt_chunk",
     "expand",
     "generate",
     "generate_secret_key",
+    "make_decryptor",
+    "make_encryptor",
     "reveal",
     "secret_key",
     "unwrap",
@@ -68,6 +71,7 @@ def test_the_list_of_openers_is_complete() -> None:
         annotations = inspect.get_annotations(member)
         if any("SecretKey" in str(note) for note in annotations.values()):
             assert member.__name__ in OPENERS
+    assert set(inspect.signature(CodecWorkers).parameters) & OPENERS == {"secret_key"}
     public = {name for name in vars(SecretKey) if not name.startswith("_")}
     assert public <= OPENERS
     assert {"wrap", "unwrap"} <= OPENERS & (set(vars(wrapping)) | set(vars(wrapping.WrappingKey)))

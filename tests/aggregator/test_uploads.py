@@ -18,7 +18,7 @@ from fedproof.ledger.events import ExclusionReason, FailureReason
 from fedproof.manifest import AggregateManifest, Contribution
 from fedproof.merkle import leaf_digest
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import POLICY, Update, World, codec, encrypted, refusal
+from tests.aggregator.world import PARAMETERS, POLICY, Update, World, codec, encrypted, refusal
 from tests.chain import make_digest
 
 CHUNKS = 3
@@ -194,11 +194,11 @@ def test_a_round_that_ends_during_a_stream_ends_the_stream(world: World) -> None
     start = wire.UploadStart(round=1, node=world.node(0).address, header=update.header)
     world.view.refresh()
     incoming = world.intake.begin(start)
-    world.intake.accept(incoming, chunks_of(update, 0)[0])
+    world.intake.accept(incoming, 0, update.chunks[0])
     world.federation.aggregator.fail(1, FailureReason.ABANDONED)
     world.view.refresh()
     with pytest.raises(Exception, match="expected an open round, round 1 is in phase FAILED"):
-        world.intake.accept(incoming, chunks_of(update, 1)[0])
+        world.intake.accept(incoming, 1, update.chunks[1])
     assert not world.store.has(update.digests[1])
 
 
@@ -253,6 +253,12 @@ def test_a_bad_chunk_is_refused_and_what_came_before_stays(
         ({"epoch": 2}, "epoch: expected 1, got 2"),
         ({"policy_digest": Digest(b"\x05" * 32)}, "policy_digest: expected {policy}, got 0505"),
         ({"base_model": Digest(b"\x05" * 32)}, "base_model: expected {base}, got 0505"),
+        (
+            {"base_values": Digest(b"\x05" * 32)},
+            "base_values, clips: expected those of the base model {base}",
+        ),
+        ({"clips": (0.25, 0.5)}, "base_values, clips: expected those of the base model {base}"),
+        ({"clips": (0.25,)}, "base_values, clips: expected those of the base model {base}"),
         ({"examples": 99}, "examples: expected 100, got 99"),
         ({"parameters": 399_999}, "parameters: expected 400000, got 399999"),
         ({"chunks": 4}, "header: expected 4 chunk digests, got 3"),
@@ -298,7 +304,7 @@ def test_an_aggregates_manifest_is_no_updates(world: World) -> None:
         epoch=1,
         policy_digest=POLICY.digest,
         contributors=(Contribution(ledger.address, make_digest("root"), 1),),
-        parameters=POLICY.model.parameters,
+        parameters=PARAMETERS,
         chunks=CHUNKS,
     )
     update = world.committed_update(0, raw_manifest=manifest.encode())
@@ -372,7 +378,7 @@ def test_a_copied_chunk_is_refused(world: World, change: Callable[[bytes], bytes
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     owner, copier = (checksum_address(world.node(i).address) for i in (0, 1))
     assert message == (
-        f"round 1, node {copier}: chunk 1: expected seeds that no other frame has, "
+        f"round 1, node {copier}, chunk 1: expected seeds that no other frame has, "
         f"got one of round 1, node {owner}, chunk 1"
     )
     assert world.store.has(leaf_digest(stolen)) == (stolen == encrypted(0, 1)[1])

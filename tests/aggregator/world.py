@@ -19,9 +19,11 @@ from fedproof_aggregator.daemon import Daemon, Parts
 from fedproof_aggregator.intake import Intake
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
-from fedproof_aggregator.server import RunningServer, start_server
+from fedproof_aggregator.server import MESSAGES_AT_ONCE, PATIENCE_S, RunningServer, start_server
 from fedproof_aggregator.service import AggregationService
+from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import TermsShelf
+from fedproof_aggregator.turnstile import Turnstile
 from fedproof_aggregator.view import LedgerView
 from requests.exceptions import ConnectionError as NoConnection
 
@@ -34,6 +36,7 @@ from fedproof.keys.wrapping import WrappingKey, wrapped_keys_root
 from fedproof.ledger.client import Ledger
 from fedproof.manifest import UpdateManifest, compute_header_root
 from fedproof.merkle import leaf_digest
+from fedproof.model import compute_model_digest
 from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
 from fedproof.store import ObjectStore
 from fedproof.wire import aggregation_pb2 as wire
@@ -44,12 +47,22 @@ COMMIT_WINDOW_S = 600
 EXAMPLES = (100, 200, 300)
 WRAPPED = b"only the node can open this"
 
+# What is behind the digest of the first model.
+PARAMETERS = 400_000
+BASE_VALUES = make_digest("values")
+CLIPS = (0.25, 0.25)
+
 POLICY = Policy(
     name="three nodes",
     model=ModelPolicy(
-        architecture=make_digest("layout"), parameters=400_000, genesis=make_digest("genesis"), seed=7
+        architecture=make_digest("layout"),
+        parameters=PARAMETERS,
+        genesis=compute_model_digest(make_digest("layout"), PARAMETERS, BASE_VALUES, CLIPS),
+        seed=7,
     ),
-    codec=CodecPolicy(bits=15, max_contributors=4, clip=0.25),
+    codec=CodecPolicy(
+        bits=15, max_contributors=4, clip=0.25, clip_margin=4.0, keep_one_in=1, error_feedback=False
+    ),
     rounds=RoundPolicy(
         min_contributors=2,
         attestation_quorum=2,
@@ -84,13 +97,19 @@ def wrapping_key() -> WrappingKey:
 def values(node: int, version: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return a node's quantised update."""
     rng = np.random.default_rng([node, version])
-    return rng.integers(-16_383, 16_384, POLICY.model.parameters, dtype=np.int64)
+    return rng.integers(-16_383, 16_384, PARAMETERS, dtype=np.int64)
 
 
 @cache
 def encrypted(node: int, version: int = 0) -> tuple[bytes, ...]:
     """Return a node's encrypted chunks: two whole ones and a shorter one."""
-    return tuple(codec().encrypt_chunks(values(node, version), secret_key()))
+    encryptor = codec().make_encryptor(secret_key())
+    size = codec().parameters.values_per_chunk
+    update = values(node, version)
+    return tuple(
+        codec().encrypt_chunk(update[start : start + size], encryptor)
+        for start in range(0, update.size, size)
+    )
 
 
 def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
@@ -166,6 +185,7 @@ class World:
             listen="localhost:0",
             rounds=3,
             expected_nodes=3,
+            codec_processes=1,
             poll_interval_s=0.02,
             seal_grace_s=10.0,
             attest_grace_s=0.0,
@@ -187,15 +207,23 @@ class World:
         self.view = LedgerView(ledger)
         self.shelf = TermsShelf(POLICY, store=self.store)
         self.key_relay = KeyRelay(view=self.view, store=self.store)
+        self.summation = Summation(view=self.view, store=self.store, processes=self.config.codec_processes)
         logger = structlog.wrap_logger(None, processors=[self._keep_line])
-        parts = Parts(ledger, self.view, self.store, self.journal, self.shelf, self.key_relay)
+        parts = Parts(ledger, self.view, self.store, self.journal, self.shelf, self.key_relay, self.summation)
         self.daemon = Daemon(self.config, POLICY, parts, logger=logger)
-        self.intake = Intake(view=self.view, store=self.store, journal=self.journal, shelf=self.shelf)
+        self.intake = Intake(
+            view=self.view,
+            store=self.store,
+            journal=self.journal,
+            shelf=self.shelf,
+            summation=self.summation,
+        )
         self.service = AggregationService(
             view=self.view,
             store=self.store,
             intake=self.intake,
             key_relay=self.key_relay,
+            turnstile=Turnstile(MESSAGES_AT_ONCE, patience_s=PATIENCE_S),
             policy_digest=POLICY.digest,
             logger=logger,
             on_progress=self.daemon.wake,
@@ -217,6 +245,7 @@ class World:
             channel.close()
         self._channels.clear()
         self.stop_server(0)
+        self.summation.stop()
         self.journal.close()
 
     def stop_server(self, grace_s: float) -> None:
@@ -280,7 +309,9 @@ class World:
             epoch=1,
             policy_digest=POLICY.digest,
             base_model=ledger.head_model(),
-            parameters=POLICY.model.parameters,
+            base_values=BASE_VALUES,
+            clips=CLIPS,
+            parameters=PARAMETERS,
             chunks=len(taken),
             examples=EXAMPLES[index % 3],
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
-from fedproof_auditor.chunks import ChunkResult, ChunkTask
+from fedproof_auditor.chunks import ChunkTask
 from fedproof_auditor.documents import AdoptedPolicy
 from fedproof_auditor.findings import Findings
 from fedproof_auditor.pool import examine_in_processes
@@ -13,6 +13,7 @@ from fedproof_auditor.rounds import read_headers
 from fedproof_auditor.stored import StoredEvidence
 from fedproof_auditor.updates import RoundFacts
 
+from fedproof.codec import CodecParameters
 from tests.auditor.world import World
 
 
@@ -35,27 +36,17 @@ def tasks(world: World) -> list[ChunkTask]:
 
 def test_processes_give_the_results_in_order(world: World, tasks: list[ChunkTask]) -> None:
     """Two processes return what one returns, in the order of the tasks."""
-    with examine_in_processes(world.store, jobs=1) as examine:
-        alone = list(examine(tasks))
-    with examine_in_processes(world.store, jobs=2) as examine:
-        together = list(examine(tasks))
+    store = StoredEvidence(world.store)
+    alone = list(examine_in_processes(store, jobs=1)(tasks))
+    together = list(examine_in_processes(store, jobs=2)(tasks))
     assert len(alone) == 4
     assert together == alone
     assert all(result.sum_digest for result in together)
 
 
-def test_few_chunks_start_no_process(
-    world: World, tasks: list[ChunkTask], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without a wish, a small audit stays in its own process."""
-
-    def refuse(*_arguments: object, **_options: object) -> Iterator[ChunkResult]:
-        raise AssertionError("a process was started")
-
-    monkeypatch.setattr("fedproof_auditor.pool.ProcessPoolExecutor", refuse)
-    with examine_in_processes(world.store, jobs=None) as examine:
-        assert len(list(examine(iter_of(tasks)))) == 4
-
-
-def iter_of(tasks: Iterable[ChunkTask]) -> Iterator[ChunkTask]:
-    yield from tasks
+def test_each_policy_is_examined_by_its_own_parameters(world: World, tasks: list[ChunkTask]) -> None:
+    """Tasks of another codec between others are refused by its measure, and change nothing for the others."""
+    other = replace(tasks[0], parameters=CodecParameters.plan(bits=8, max_contributors=4))
+    results = list(examine_in_processes(StoredEvidence(world.store), jobs=1)([tasks[0], other, tasks[1]]))
+    assert [bool(result.sum_digest) for result in results] == [True, False, True]
+    assert {failure.check for failure in results[1].failures} == {8, 10}

@@ -30,9 +30,17 @@ from fedproof.ledger.events import (
     UpdateCommitted,
 )
 from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest
-from fedproof.policy import CodecPolicy
 from fedproof.store import ObjectStore
-from tests.auditor.world import NAMES, PARAMETERS, World, checks_of, first_of, make_account, make_digest
+from tests.auditor.world import (
+    NAMES,
+    PARAMETERS,
+    World,
+    checks_of,
+    first_of,
+    make_account,
+    make_base,
+    make_digest,
+)
 
 
 def flip(path: Path, position: int = 1000) -> None:
@@ -147,7 +155,7 @@ def test_a_reorganised_chain_is_noticed(world: World) -> None:
 
 def test_an_altered_policy_is_refused(world: World) -> None:
     """A policy document with another clip fails check 3, although the store holds the right one."""
-    altered = replace(world.policy, codec=CodecPolicy(bits=24, max_contributors=4, clip=0.6))
+    altered = replace(world.policy, codec=replace(world.policy.codec, clip=0.6))
     audit = world.audit(policies=[altered])
     assert checks_of(audit) == {3}
     assert first_of(audit).got == "0x" + altered.digest.hex()
@@ -184,7 +192,7 @@ def test_a_wrong_base_model_is_refused(world: World) -> None:
     audit = world.audit(events=world.change(world.find(RoundOpened, round=2), base_model=make_digest("x")))
     first = first_of(audit)
     assert (first.check, first.round, first.field) == (4, 2, "base model")
-    assert first.expected == "0x" + make_digest("model 1").hex()
+    assert first.expected == "0x" + make_base(1).digest.hex()
 
 
 def test_the_round_after_a_failed_one_keeps_its_base(world: World) -> None:
@@ -195,7 +203,7 @@ def test_the_round_after_a_failed_one_keeps_its_base(world: World) -> None:
     deadline = world.evidence.timestamps[failed.block_number] + world.policy.rounds.commit_window_s
     sound = (*world.evidence.events, replace(again, deadline=deadline))
     assert world.audit(events=sound).findings.failures == []
-    events = (*world.evidence.events, replace(again, deadline=deadline, base_model=make_digest("model 2")))
+    events = (*world.evidence.events, replace(again, deadline=deadline, base_model=make_base(2).digest))
     assert [each.field for each in world.audit(events=events).findings.failures] == ["base model"]
 
 
@@ -228,7 +236,7 @@ def test_every_step_must_fit_what_came_before(
 
 def test_a_policy_does_not_move_the_head(world: World) -> None:
     """A policy adopted later that names another head model than the last result fails check 4."""
-    again = replace(world.find(PolicyAdopted), version=2, head_model=make_digest("model 2"))
+    again = replace(world.find(PolicyAdopted), version=2, head_model=make_base(2).digest)
     audit = world.audit(events=(*world.evidence.events, again))
     assert [(each.check, each.field) for each in audit.findings.failures] == [
         (4, "head model in policy version 2")
@@ -440,7 +448,23 @@ def test_a_sum_is_no_update(world: World) -> None:
     committed = world.commitment(2, 0)
     root = world.find(AggregatePublished, round=1).aggregate_root
     first = first_of(world.audit(events=world.change(committed, update_root=root)))
-    assert (first.check, first.round, first.node, first.field) == (7, 2, world.nodes[0], "kind of manifest")
+    assert (first.check, first.round, first.node) == (7, 2, world.nodes[0])
+    assert (first.field, first.expected, first.got) == ("header", "an update's", "a sum's")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("base_values", make_digest("x")), ("clips", (0.5, 0.5, 0.5)), ("clips", (0.25, 0.5))],
+)
+def test_a_manifest_must_name_the_base_models_clips(
+    world: World, store: Path, field: str, value: object
+) -> None:
+    """Values or clips that are not the base model's fail check 7, although nobody shows the model."""
+    chunks = read_chunks(world, 1, 0)
+    events = world.swap(world.commitment(1, 0), commit_to(world, store, 0, chunks, **{field: value}))
+    first = first_of(world.audit(store, events=events))
+    assert (first.check, first.round, first.node, first.field) == (7, 1, world.nodes[0], "header")
+    assert "expected those of the base model" in first.got
 
 
 # 8: chunks
@@ -713,9 +737,9 @@ def test_the_finalised_model_is_the_attested_one(world: World) -> None:
 
 def test_another_head_model_is_refused(world: World) -> None:
     """A head model that is not the last finalised one fails check 12."""
-    audit = world.audit(head_model=make_digest("model 2"))
+    audit = world.audit(head_model=make_base(2).digest)
     assert checks_of(audit) == {12}
-    assert (first_of(audit).round, first_of(audit).expected) == (3, "0x" + make_digest("model 3").hex())
+    assert (first_of(audit).round, first_of(audit).expected) == (3, "0x" + make_base(3).digest.hex())
 
 
 # Rounds without an end, and selections
@@ -750,7 +774,7 @@ def test_a_round_that_failed_after_its_sum_is_still_recomputed(world: World, sto
         for event in world.evidence.events
         if getattr(event, "round", 0) < 4
     )
-    head = make_digest("model 2")
+    head = make_base(2).digest
     assert world.audit(events=events, head_model=head).findings.failures == []
     published = world.find(AggregatePublished, round=3)
     lying = tuple(

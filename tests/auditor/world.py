@@ -20,7 +20,7 @@ from eth_account.signers.local import LocalAccount
 from fedproof_auditor.checks import compute_history_hash
 from fedproof_auditor.evidence import LedgerEvidence, fetch_evidence
 from fedproof_auditor.findings import Failure
-from fedproof_auditor.pool import examine_serially
+from fedproof_auditor.pool import examine_in_processes
 from fedproof_auditor.stored import StoredEvidence
 from fedproof_auditor.verify import Audit, verify
 from web3.types import RPCEndpoint
@@ -42,13 +42,15 @@ from fedproof.ledger.events import (
     UpdateCommitted,
 )
 from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest
+from fedproof.model import compute_model_digest
 from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
 from fedproof.store import ObjectStore
 
 E = TypeVar("E", bound=Event)
 
 NAMES = ("hospital-a", "hospital-b", "hospital-c")
-PARAMETERS = 70_000  # two chunks at 24 bits: one of 16 frames, one of 2
+PARAMETERS = 140_000
+UPDATE_LENGTH = 70_000  # two chunks at 24 bits: one of 16 frames, one of 2
 WINDOW_S = 600
 
 
@@ -62,14 +64,34 @@ def make_account(label: str) -> LocalAccount:
     return Account.from_key(hashlib.sha256(label.encode()).digest())
 
 
+@dataclass(frozen=True)
+class Base:
+    """What a model consists of, as far as anybody without it can know."""
+
+    values: Digest
+    clips: tuple[float, ...]
+
+    @property
+    def digest(self) -> Digest:
+        """The model's digest."""
+        return compute_model_digest(make_digest("layout"), PARAMETERS, self.values, self.clips)
+
+
+def make_base(number: int) -> Base:
+    """Return the model that a round ended with; the genesis for 0."""
+    return Base(make_digest(f"values {number}"), (0.5, 0.5 / (number + 1)))
+
+
 def make_policy() -> Policy:
     """Return the policy of the federation."""
     return Policy(
         name="audited",
         model=ModelPolicy(
-            architecture=make_digest("layout"), parameters=PARAMETERS, genesis=make_digest("genesis"), seed=7
+            architecture=make_digest("layout"), parameters=PARAMETERS, genesis=make_base(0).digest, seed=7
         ),
-        codec=CodecPolicy(bits=24, max_contributors=4, clip=0.5),
+        codec=CodecPolicy(
+            bits=24, max_contributors=4, clip=0.5, clip_margin=4.0, keep_one_in=2, error_feedback=False
+        ),
         rounds=RoundPolicy(
             min_contributors=2,
             attestation_quorum=2,
@@ -166,7 +188,7 @@ class World:
             stored,
             {f"policy {i}": policy for i, policy in enumerate(given)},
             is_selected=is_selected,
-            examine=examine_serially(stored),
+            examine=examine_in_processes(stored, jobs=1),
             progress=lambda _what, _done, _total: None,
         )
 
@@ -279,9 +301,14 @@ class Builder:
 
     def encrypt(self, number: int, node: int, *, examples: int) -> tuple[bytes, list[bytes]]:
         """Return the manifest and the chunks of a node's update."""
-        delta = self.rng.normal(0, 0.01, PARAMETERS).astype(np.float32)
-        values = self.codec.quantise(delta, examples=examples, rng=self.rng)
-        chunks = list(self.codec.encrypt_chunks(values, self.key))
+        limit, size = self.parameters.limit, self.parameters.values_per_chunk
+        values = self.rng.integers(-limit, limit + 1, UPDATE_LENGTH)
+        encryptor = self.codec.make_encryptor(self.key)
+        chunks = [
+            self.codec.encrypt_chunk(values[start : start + size], encryptor)
+            for start in range(0, UPDATE_LENGTH, size)
+        ]
+        base = make_base(number - 1)
         manifest = UpdateManifest(
             chain_id=self.admin.chain_id,
             contract=self.contract,
@@ -289,7 +316,9 @@ class Builder:
             node=self.nodes[node],
             epoch=1,
             policy_digest=self.policy.digest,
-            base_model=self.admin.head_model(),
+            base_model=base.digest,
+            base_values=base.values,
+            clips=base.clips,
             parameters=PARAMETERS,
             chunks=len(chunks),
             examples=examples,
@@ -328,7 +357,7 @@ class Builder:
         )
         root = self.store.put_header(manifest.encode(), [self.store.put(chunk) for chunk in sums])
         self.aggregator.publish_aggregate(number, root)
-        model = make_digest(f"model {number}")
+        model = make_base(number).digest
         for ledger in self.ledgers:
             ledger.attest(number, model)
         self.aggregator.finalise(number, model)

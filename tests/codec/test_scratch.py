@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedproof.codec import Codec, SecretKey
+from fedproof.codec import Codec
+from fedproof.codec.cipher import SumDecryptor, UpdateEncryptor
 from fedproof.codec.scratch import open_scratch
 
 
@@ -55,10 +56,12 @@ def test_nothing_is_left_behind(in_folder: bool) -> None:
 
 
 @pytest.mark.usefixtures("in_folder")
-def test_the_codec_works_with_either(codec: Codec, secret_key: SecretKey) -> None:
+def test_the_codec_works_with_either(
+    codec: Codec, encryptor: UpdateEncryptor, decryptor: SumDecryptor
+) -> None:
     """Updates are encrypted, added and decrypted on systems with and without files in memory."""
     values = np.arange(-500, 500)
-    chunks = [next(codec.encrypt_chunks(values, secret_key)) for _ in range(2)]
+    chunks = [codec.encrypt_chunk(values, encryptor) for _ in range(2)]
     total = codec.sum_chunks(chunks)
-    sums = codec.decrypt_chunk(total, secret_key, contributors=2, index=0, length=1000)
+    sums = codec.decrypt_chunk(total, decryptor, contributors=2, index=0, length=1000)
     assert np.array_equal(sums, 2 * values)

@@ -24,7 +24,7 @@ def test_splitting_returns_what_was_joined() -> None:
     prefix, middle, words = b"ppp", b"mm", np.arange(5, dtype=np.uint64)
     saved = make_file(prefix + bytes(5 * 8) + middle + bytes(64))
     form = FileForm.learn(saved, prefix_bytes=3, words=5, middle_bytes=2)
-    file = form.join(words, bytes(range(64)))
+    file = b"".join(form.join(words, bytes(range(64))))
     assert file == saved[:16] + prefix + words.tobytes() + middle + bytes(range(64))
     split_words, seed = form.split(file)
     assert split_words.tolist() == words.tolist()

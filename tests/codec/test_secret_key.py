@@ -62,6 +62,6 @@ def test_expanded_polynomials_are_uniform_and_bound_to_the_context(parameters: C
     counts = np.bincount(polynomial.astype(np.int64), minlength=3)
     assert np.all(np.abs(counts - 4096 / 3) < 5 * (4096 * 2 / 9) ** 0.5)
     assert np.array_equal(SecretKey(SEED).expand(parameters), polynomial)
-    other = CodecParameters.plan(bits=12, max_contributors=64, clip=0.25, max_examples=1000)
+    other = CodecParameters.plan(bits=12, max_contributors=64)
     assert not np.array_equal(SecretKey(SEED).expand(other), polynomial)
     assert not np.array_equal(SecretKey(SEED[::-1]).expand(parameters), polynomial)

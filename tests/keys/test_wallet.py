@@ -25,10 +25,17 @@ def test_wallet_comes_back(tmp_path: Path) -> None:
 
 
 def test_default_work_factor_is_strong(tmp_path: Path) -> None:
-    """Without a choice a guess costs scrypt's 2^18."""
+    """Without a choice a guess costs scrypt's 2^17, and opening it 128 MiB."""
     create_wallet(tmp_path / "wallet.json", "correct horse")
     crypto = json.loads((tmp_path / "wallet.json").read_text())["crypto"]
-    assert (crypto["kdf"], crypto["kdfparams"]["n"]) == ("scrypt", 1 << 18)
+    assert (crypto["kdf"], crypto["kdfparams"]["n"]) == ("scrypt", 1 << 17)
+
+
+@pytest.mark.parametrize("iterations", [2, 1 << 14, 1 << 18])
+def test_keystore_of_any_cost_opens(tmp_path: Path, iterations: int) -> None:
+    """What a keystore cost to make is its own business: older and other tools' ones open."""
+    account = create_wallet(tmp_path / "wallet.json", "correct horse", iterations=iterations)
+    assert load_wallet(tmp_path / "wallet.json", "correct horse").address == account.address
 
 
 def test_keystore_of_another_tool_opens() -> None:

@@ -29,7 +29,9 @@ POLICY = Policy(
     model=ModelPolicy(
         architecture=make_digest("layout"), parameters=10, genesis=make_digest("genesis"), seed=1
     ),
-    codec=CodecPolicy(bits=15, max_contributors=4, clip=0.25),
+    codec=CodecPolicy(
+        bits=15, max_contributors=4, clip=0.25, clip_margin=0.0, keep_one_in=1, error_feedback=False
+    ),
     rounds=RoundPolicy(
         min_contributors=2,
         attestation_quorum=2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,8 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Make worlds that end with the test."""
     worlds: list[World] = []
 
-    def make(*, nodes: int = 3, length: int = 300, **rounds: int) -> World:
-        world = World(tmp_path / f"world-{len(worlds)}", length=length, **rounds)
+    def make(*, nodes: int = 3, **terms: Any) -> World:
+        world = World(tmp_path / f"world-{len(worlds)}", **terms)
         worlds.append(world)
         world.admit(nodes)
         return world

@@ -12,17 +12,18 @@ import tomlkit
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
+from fedproof.codec import SecretKey
 from fedproof.devchain.backend import DevChain
 from fedproof.devchain.journal import Genesis
 from fedproof.devchain.server import DevChainServer
-from fedproof.digests import Address, as_address
+from fedproof.digests import Address, Digest, as_address
 from fedproof.keys.tls import certificate_digest
 from fedproof.keys.wallet import create_wallet
-from fedproof.keys.wrapping import WrappingKey
+from fedproof.keys.wrapping import WrappingKey, wrap, wrapped_keys_root, wrapping_info
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.deploy import deploy_federation
 from fedproof.ledger.events import MemberStatus
-from fedproof.model import compute_model_digest
+from fedproof.model import Model
 from fedproof.policy import ModelPolicy, Policy
 from fedproof.training import describe_task
 from fedproof.wire import aggregation_pb2 as wire
@@ -45,6 +46,7 @@ class Site:
     operator: Ledger
     policy: Policy
     node: LocalAccount
+    task: str
 
     @property
     def config(self) -> Path:
@@ -61,7 +63,8 @@ class Site:
             "policy": "policy.toml",
             "wrapping_key": "wrapping.key",
             "poll_interval_s": 0.05,
-            "task": {"reference": TOY},
+            "codec_processes": 1,
+            "task": {"reference": self.task},
             "chain": {"address_book": "book.json", "keystore": "wallet.json"},
             "aggregator": {"target": self.aggregator.target, "attempts": 1},
             "tls": {"ca": "authority/ca.crt", "certificate": "node/tls.crt", "key": "node/tls.key"},
@@ -86,13 +89,37 @@ class Site:
         if self.admin.policy_version() == 0:
             self.admin.adopt_policy(self.policy)
 
+    def begin_epoch(self) -> None:
+        """Let a second member, who does nothing else, make an epoch's key and wrap it for the node."""
+        peer = Account.create()
+        address = as_address(peer.address, "peer")
+        self.chain.mine(balances={address: 10**20})
+        ledger = self.connect(peer)
+        ledger.register(Digest(b"\x0a" * 32), Digest(b"\x0b" * 32))
+        self.admin.admit(address)
+        self.admin.request_epoch(address)
+        epoch = self.admin.current_epoch() + 1
+        context = self.policy.codec_parameters().digest
+        info = wrapping_info(
+            chain_id=ledger.chain_id,
+            contract=ledger.contract,
+            epoch=epoch,
+            node=self.address,
+            context_digest=context,
+        )
+        public_key = WrappingKey.load(self.folder / "wrapping.key", PASSWORD).public_bytes
+        wrapped = wrap(SecretKey.generate().reveal(), public_key, info=info)
+        keys = [wire.WrappedKey(node=self.address, ciphertext=wrapped)]
+        self.aggregator.servicer.wrapped[epoch] = wire.PutWrappedKeysRequest(epoch=epoch, keys=keys)
+        ledger.publish_epoch(epoch, context, wrapped_keys_root([(self.address, wrapped)]))
+
     def connect(self, account: LocalAccount) -> Ledger:
         """Return the ledger as an account sees it."""
         return Ledger.connect(self.server.url, self.admin.contract, account=account)
 
 
 @contextmanager
-def open_site(folder: Path) -> Iterator[Site]:
+def open_site(folder: Path, *, task: str = TOY) -> Iterator[Site]:
     """Serve a chain with the contract, and prepare everything that a node's folder needs."""
     admin, operator = Account.create(), Account.create()
     chain = DevChain(Genesis(chain_id=31337, timestamp=int(time.time())))
@@ -101,14 +128,15 @@ def open_site(folder: Path) -> Iterator[Site]:
         chain.mine(balances={as_address(account.address, "account"): 10**20})
     key = WrappingKey.generate()
     key.save(folder / "wrapping.key", PASSWORD, iterations=2)
-    layout, genesis = describe_task(TOY, {}, seed=7)
+    layout, flat = describe_task(task, {}, seed=7)
+    base, _, _ = make_policy(4)
+    genesis = Model(flat, (base.codec.clip,) * len(layout.group_sizes))
     model = ModelPolicy(
         architecture=layout.digest,
         parameters=layout.parameters,
-        genesis=compute_model_digest(layout.digest, genesis),
+        genesis=genesis.compute_digest(layout.digest),
         seed=7,
     )
-    base, _, _ = make_policy(4)
     policy = Policy(name="site", model=model, codec=base.codec, rounds=base.rounds, training=base.training)
     (folder / "policy.toml").write_text(policy.dump_toml())
     aggregator = open_aggregator(folder)
@@ -125,5 +153,5 @@ def open_site(folder: Path) -> Iterator[Site]:
             chain_id=31337, contract=book.contract, policy_digest=policy.digest
         )
         connect = Ledger.connect(server.url, book.contract, account=operator)
-        yield Site(folder, chain, server, aggregator, ledger, connect, policy, node)
+        yield Site(folder, chain, server, aggregator, ledger, connect, policy, node, task)
     aggregator.stop()

@@ -39,7 +39,7 @@ def test_a_node_that_was_away_catches_up(make_world: MakeWorld) -> None:
             world.fail(2)
     world.nodes.append(away)
     away.settle()
-    assert away.models.load(model) is not None
+    assert away.models.holds(model)
     for number in (1, 3):
         assert "sealed before" in reason_of_skip(away, number)
         assert away.address not in world.history().rounds[number].attestations

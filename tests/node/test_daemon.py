@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fedproof_node.journal import Stage
 
-from fedproof.codec import Codec
+from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Digest, checksum_address
 from fedproof.errors import LedgerUnreachable, TaskFailed, WorkerDied
 from fedproof.ledger.events import ExclusionReason, Phase
@@ -53,8 +53,8 @@ def test_the_mean_is_weighted_over_the_contributors(make_world: MakeWorld) -> No
     model = world.play_round(1)
     first, second = (trained[node.address] for node in world.nodes)
     expected = 0.1 * first + 0.9 * second
-    step = 2 * world.codec.parameters.step
-    assert np.abs(world.nodes[0].models.load(model) - expected).max() < step
+    step = 2 * world.policy.codec.clip / world.codec.parameters.limit
+    assert np.abs(world.nodes[0].models.load(model).flat - expected).max() < step
 
 
 def test_a_larger_model_is_verified_as_each_node_asks(make_world: MakeWorld) -> None:
@@ -231,7 +231,7 @@ def test_a_forged_sum_is_neither_decrypted_nor_attested(
     world.seal(1)
     world.aggregate(1, forge=forge_bit)
     decrypted: list[object] = []
-    monkeypatch.setattr(Codec, "decrypt_chunk", lambda *arguments, **_keywords: decrypted.append(arguments))
+    monkeypatch.setattr(CodecWorkers, "decode", lambda *arguments, **_keywords: decrypted.append(arguments))
     world.settle()
     monkeypatch.undo()
     assert not decrypted

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from fedproof.codec import Codec, SecretKey
+from fedproof.codec import SecretKey
 from fedproof.errors import NetworkError
 from fedproof.ledger.events import FailureReason
 from tests.node.world import Crash, Node, World
@@ -24,13 +24,13 @@ def key_of(node: Node, epoch: int = 1) -> SecretKey:
 def record_keys(monkeypatch: pytest.MonkeyPatch) -> list[SecretKey]:
     """Return a list that every generated key is put into."""
     generated: list[SecretKey] = []
-    generate = Codec.generate_secret_key
+    generate = SecretKey.generate
 
-    def generate_and_record(codec: Codec) -> SecretKey:
-        generated.append(generate(codec))
+    def generate_and_record() -> SecretKey:
+        generated.append(generate())
         return generated[-1]
 
-    monkeypatch.setattr(Codec, "generate_secret_key", generate_and_record)
+    monkeypatch.setattr(SecretKey, "generate", generate_and_record)
     return generated
 
 

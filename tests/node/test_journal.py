@@ -14,6 +14,7 @@ CONTRACT = Address(b"\x01" * 20)
 NODE = Address(b"\x02" * 20)
 ROOT = Digest(b"\x03" * 32)
 MODEL = Digest(b"\x04" * 32)
+RESIDUAL = Digest(b"\x05" * 32)
 
 
 def open_journal(folder: Path, *, chain_id: int = 7, node: Address = NODE) -> Journal:
@@ -28,20 +29,20 @@ def test_untouched_round_is_started(tmp_path: Path) -> None:
 def test_every_stage_survives_reopening(tmp_path: Path) -> None:
     """What was noted before a crash is there after it, at each stage of a whole round."""
     journal = open_journal(tmp_path)
-    journal.note_encrypted(3, ROOT, examples=120)
+    journal.note_encrypted(3, ROOT, examples=120, residual=RESIDUAL)
     journal.close()
     for stage in (Stage.COMMITTED, Stage.UPLOADED):
         journal = open_journal(tmp_path)
         journal.advance(3, stage)
         journal.close()
         journal = open_journal(tmp_path)
-        assert journal.entry(3) == RoundEntry(3, stage, ROOT, examples=120)
+        assert journal.entry(3) == RoundEntry(3, stage, ROOT, 120, RESIDUAL)
         journal.close()
     journal = open_journal(tmp_path)
     journal.note_applied(3, MODEL)
     journal.close()
     journal = open_journal(tmp_path)
-    assert journal.entry(3) == RoundEntry(3, Stage.APPLIED, ROOT, examples=120, model=MODEL)
+    assert journal.entry(3) == RoundEntry(3, Stage.APPLIED, ROOT, 120, RESIDUAL, MODEL)
     journal.advance(3, Stage.ATTESTED)
     assert [entry.round for entry in journal.unfinished()] == [3]
     journal.advance(3, Stage.FINISHED)
@@ -54,7 +55,7 @@ def test_reason_of_a_skip_is_kept(tmp_path: Path) -> None:
     journal.advance(1, Stage.SKIPPED, reason="NaN at index 3")
     assert journal.entry(1).reason == "NaN at index 3"
     journal.note_applied(1, MODEL)
-    assert journal.entry(1).stage is Stage.APPLIED
+    assert (journal.entry(1).stage, journal.entry(1).reason) == (Stage.APPLIED, "NaN at index 3")
 
 
 @pytest.mark.parametrize("stage", [Stage.COMMITTED, Stage.UPLOADED, Stage.ATTESTED])
@@ -69,9 +70,9 @@ def test_step_out_of_order_is_refused(tmp_path: Path, stage: Stage) -> None:
 def test_second_update_of_a_round_is_refused(tmp_path: Path) -> None:
     """Once an update is fixed, no other can take its place: the node cannot equivocate."""
     journal = open_journal(tmp_path)
-    journal.note_encrypted(1, ROOT, examples=10)
+    journal.note_encrypted(1, ROOT, examples=10, residual=None)
     with pytest.raises(ValueError, match="no step leads from encrypted to encrypted"):
-        journal.note_encrypted(1, MODEL, examples=10)
+        journal.note_encrypted(1, MODEL, examples=10, residual=None)
     assert journal.entry(1).update_root == ROOT
 
 

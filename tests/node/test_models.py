@@ -11,21 +11,23 @@ from fedproof_node.models import ModelShelf
 
 from fedproof.digests import Digest
 from fedproof.errors import DigestMismatch, MissingObject
-from fedproof.model import ModelLayout, TensorSpec
+from fedproof.model import Model, ModelLayout, TensorSpec
 
 LAYOUT = ModelLayout((TensorSpec("w", (4,), "float32"),))
 
 
-def make_model(value: float) -> np.ndarray:
-    return np.full(4, value, dtype=np.float32)
+def make_model(value: float, *, clip: float = 0.5) -> Model:
+    return Model(np.full(4, value, dtype=np.float32), (clip,))
 
 
 def test_model_comes_back(tmp_path: Path) -> None:
-    """A saved model is loaded bit for bit."""
+    """A saved model is loaded bit for bit, with its clips; other clips make another model."""
     shelf = ModelShelf(tmp_path, LAYOUT)
     digest = shelf.save(make_model(0.1))
-    assert digest == shelf.digest(make_model(0.1))
-    assert shelf.load(digest).tobytes() == make_model(0.1).tobytes()
+    assert digest == shelf.digest(make_model(0.1)) != shelf.digest(make_model(0.1, clip=0.25))
+    loaded = shelf.load(digest)
+    assert loaded.flat.tobytes() == make_model(0.1).flat.tobytes()
+    assert loaded.clips == (0.5,)
 
 
 def test_unknown_model_is_missing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.site import PASSWORD, Site
+from fedproof.digests import Digest
+from fedproof.ledger.history import History
+from fedproof.manifest import compute_header_root
+from tests.node.site import PASSWORD, Site, open_site
 
 DEADLINE_S = 60.0
 
@@ -28,20 +32,47 @@ def running_node(site: Site) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "FEDPROOF_PASSWORD": PASSWORD, "PYTHONUNBUFFERED": "1"},
+        process_group=0,
     )
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if json.loads(line)["event"] == "admitted":
-                break
+        await_event(process, "admitted")
         yield process
     finally:
         process.kill()
         process.communicate()
 
 
-def find_children(pid: int) -> list[int]:
-    return [int(part) for part in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def await_event(process: subprocess.Popen[str], event: str, phase: str | None = None) -> None:
+    """Read the log up to an event."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        entry = json.loads(line)
+        if (entry["event"], entry.get("phase")) == (event, phase):
+            return
+    raise AssertionError(f"ended before {event}")
+
+
+def find_descendants(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(part) for task in tasks for part in task.read_text().split()]
+    return children + [each for child in children for each in find_descendants(child)]
+
+
+def read_history(site: Site) -> History:
+    history = History(from_block=0)
+    site.admin.catch_up(history)
+    return history
+
+
+@contextmanager
+def watched(pids: list[int]) -> Iterator[None]:
+    """Check that processes which are alive now have ended at the end."""
+    handles = [os.pidfd_open(pid) for pid in pids]
+    yield
+    for handle in handles:
+        ended, _, _ = select.select([handle], [], [], DEADLINE_S)
+        assert ended
+        os.close(handle)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -49,10 +80,36 @@ def find_children(pid: int) -> list[int]:
 def test_daemon_ends_with_its_training_process(site: Site, number: signal.Signals, status: int) -> None:
     """SIGTERM ends it with 0, Ctrl-C with 130, and neither leaves the training process behind."""
     with running_node(site) as process:
-        (child,) = find_children(process.pid)
-        handle = os.pidfd_open(child)
-        process.send_signal(number)
-        assert process.wait(DEADLINE_S) == status
-        ended, _, _ = select.select([handle], [], [], DEADLINE_S)
-        os.close(handle)
-        assert ended
+        children = find_descendants(process.pid)
+        assert children
+        with watched(children):
+            process.send_signal(number)
+            assert process.wait(DEADLINE_S) == status
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_interruption_while_encrypting(tmp_path: Path) -> None:
+    """Stopped amid encrypting, a node leaves no process behind, and its next start does it all."""
+    with open_site(tmp_path, task="tests.node.toy_task:Large") as site:
+        site.register_and_admit()
+        site.begin_epoch()
+        site.operator.open_round(1)
+        spool = tmp_path / "state" / "rounds" / "1" / "update"
+        for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 0)):
+            with running_node(site) as process:
+                await_event(process, "phase", "encrypting")
+                while not (spool / "000001.chunk").exists():
+                    assert process.poll() is None
+                children = find_descendants(process.pid)
+                with watched(children):
+                    os.killpg(process.pid, number)  # as a terminal does
+                    assert process.wait(DEADLINE_S) == status
+                assert len(children) > 2, "training, forking, encrypting"
+                assert not (spool / "header").exists()
+                shutil.rmtree(spool)
+        with running_node(site) as process:
+            await_event(process, "uploaded")
+        (commitment,) = read_history(site).rounds[1].commitments.values()
+        header = site.aggregator.servicer.headers[1, site.address]
+        leaves = [Digest(raw) for raw in header.chunk_digests]
+        assert compute_header_root(header.manifest, leaves) == commitment.update_root

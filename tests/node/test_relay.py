@@ -49,6 +49,8 @@ def update(tmp_path: Path) -> EncryptedUpdate:
         epoch=1,
         policy_digest=Digest(b"\x02" * 32),
         base_model=Digest(b"\x03" * 32),
+        base_values=Digest(b"\x05" * 32),
+        clips=(0.5,),
         parameters=10,
         chunks=len(CHUNKS),
         examples=1,

@@ -21,6 +21,8 @@ MANIFEST = UpdateManifest(
     epoch=1,
     policy_digest=Digest(b"\x03" * 32),
     base_model=Digest(b"\x04" * 32),
+    base_values=Digest(b"\x05" * 32),
+    clips=(0.5,),
     parameters=10,
     chunks=3,
     examples=1,
@@ -60,14 +62,14 @@ def test_lost_file_is_named(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["header", "000001.chunk"])
 def test_altered_file_is_refused(tmp_path: Path, name: str) -> None:
-    """A file with one flipped bit is refused."""
+    """A file with one flipped bit is refused, a header at once and a chunk before it is sent."""
     made = spool_update(Spool(tmp_path / "spool"), MANIFEST, CHUNKS)
     path = tmp_path / "spool" / name
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises((DigestMismatch, MissingObject)):
-        load_update(Spool(tmp_path / "spool"), made.root)
+        list(load_update(Spool(tmp_path / "spool"), made.root).chunks(0))
 
 
 def test_another_root_is_refused(tmp_path: Path) -> None:

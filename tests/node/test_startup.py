@@ -22,7 +22,7 @@ from fedproof_node.watch import LedgerWatch
 
 from fedproof.digests import Digest
 from fedproof.errors import ConfigurationError, DigestMismatch, PolicyMismatch
-from fedproof.model import ModelLayout, TensorSpec
+from fedproof.model import Model, ModelLayout, TensorSpec
 from fedproof.wire import aggregation_pb2 as wire
 from tests.node.aggregator import QUICK
 from tests.node.world import Node, Recorder, World, make_policy
@@ -35,7 +35,9 @@ def test_right_model_is_put_on_the_shelf(tmp_path: Path) -> None:
     policy, layout, genesis = make_policy(6)
     for _ in range(2):
         shelf = verify_model(layout, genesis, policy, models_dir=tmp_path)
-        assert np.array_equal(shelf.load(policy.model.genesis), genesis)
+        model = shelf.load(policy.model.genesis)
+        assert np.array_equal(model.flat, genesis)
+        assert model.clips == (policy.codec.clip,)
 
 
 def test_another_architecture_is_named(tmp_path: Path) -> None:
@@ -59,6 +61,23 @@ def test_the_tensor_that_differs_is_named(tmp_path: Path) -> None:
         ConfigurationError, match=r"tensor 0: expected weight float32\[6\], got weight float32\[2, 4\]"
     ):
         verify_model(changed, np.zeros(8, dtype=np.float32), policy, models_dir=tmp_path)
+
+
+def test_other_frozen_values_are_named(tmp_path: Path) -> None:
+    """What is frozen belongs to the architecture: a node with other values is refused, naming the tensor."""
+    head = TensorSpec("head", (6,), "float32")
+    digests = (Digest(b"\x01" * 32), Digest(b"\x02" * 32))
+    layouts = [ModelLayout((TensorSpec("body", (2,), "float32", each), head)) for each in digests]
+    policy, _, genesis = make_policy(6)
+    model = dataclasses.replace(
+        policy.model,
+        architecture=layouts[0].digest,
+        genesis=Model(genesis, (policy.codec.clip,)).compute_digest(layouts[0].digest),
+    )
+    policy = dataclasses.replace(policy, model=model)
+    verify_model(layouts[0], genesis, policy, models_dir=tmp_path)
+    with pytest.raises(ConfigurationError, match="frozen tensor 'body': expected the values of digest 0101"):
+        verify_model(layouts[1], genesis, policy, models_dir=tmp_path)
 
 
 def test_another_first_model_is_named(tmp_path: Path) -> None:
@@ -91,7 +110,7 @@ def test_another_federations_aggregator_is_refused(make_world: Callable[..., Wor
         contract=world.contract,
         node=node.address,
         policy=world.policy,
-        codec=world.codec,
+        codec_parameters=world.codec.parameters,
     )
     right: dict[str, Any] = {
         "chain_id": membership.chain_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,10 @@ from fedproof_node.verification import (
 )
 
 from fedproof.codec import Codec, CodecParameters
+from fedproof.codec.round_encoding import RoundEncoding
+from fedproof.codec.scaling import Scaling
+from fedproof.codec.selection import Selection
+from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Address, Digest, checksum_address
 from fedproof.errors import DigestMismatch, MalformedMessage, PeerError
 from fedproof.manifest import Contribution, compute_header_root
@@ -28,6 +33,16 @@ from fedproof.wire.aggregation_pb2 import Header
 
 NODES = tuple(Address(bytes([i]) * 20) for i in (1, 2, 3))
 BLOCK = Digest(b"\x0b" * 32)
+PARAMETERS = CodecParameters.plan(bits=15, max_contributors=16)
+
+
+def make_encoding(length: int, *, clip: float = 0.25) -> RoundEncoding:
+    """Return how a model of one tensor travels, whole."""
+    return RoundEncoding(
+        PARAMETERS,
+        Scaling(limit=PARAMETERS.limit, max_examples=100, group_sizes=(length,), clips=(clip,)),
+        Selection(length, 1, BLOCK),
+    )
 
 
 @dataclass
@@ -35,6 +50,7 @@ class Sum:
     """A whole honest round of three nodes, which a test then edits."""
 
     codec: Codec
+    workers: CodecWorkers
     facts: RoundFacts
     headers: dict[Address, Header]
     chunks: dict[Address, list[bytes]]
@@ -49,14 +65,19 @@ class Sum:
 
     def verify(self, index: int, updates: list[tuple[Address, bytes, Digest]] | None = None) -> bytes:
         chosen = self.updates(index) if updates is None else updates
-        return verify_sum(self.codec, self.aggregate[index], chosen, index=index, facts=self.facts)
+        return verify_sum(self.workers, self.aggregate[index], chosen, index=index, facts=self.facts)
 
 
 @pytest.fixture(scope="module")
-def honest() -> Sum:
-    codec = Codec(CodecParameters.plan(bits=15, max_contributors=16, clip=0.25, max_examples=100))
-    length = codec.parameters.values_per_chunk + 1000
-    key = codec.generate_secret_key()
+def workers() -> Iterator[CodecWorkers]:
+    with CodecWorkers(PARAMETERS, processes=1) as workers:
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def honest(workers: CodecWorkers) -> Sum:
+    codec = Codec(PARAMETERS)
+    encryptor = codec.make_encryptor(codec.generate_secret_key())
     rng = np.random.default_rng(5)
     facts = RoundFacts(
         chain_id=31337,
@@ -65,17 +86,18 @@ def honest() -> Sum:
         epoch=1,
         policy_digest=Digest(b"\x0d" * 32),
         base_model=Digest(b"\x0e" * 32),
-        parameters=length,
-        chunks=codec.parameters.chunk_count(length),
+        base_values=Digest(b"\x0f" * 32),
+        encoding=make_encoding(PARAMETERS.values_per_chunk + 1000),
     )
     assert facts.chunks == 2
     chunks = {}
     headers = {}
     contributions = []
     for examples, node in enumerate(NODES, start=40):
-        delta = rng.normal(scale=0.1, size=length).astype(np.float32)
-        values = codec.quantise(delta, examples=examples, rng=rng)
-        chunks[node] = list(codec.encrypt_chunks(values, key))
+        chunks[node] = [
+            codec.encrypt_chunk(rng.integers(-PARAMETERS.limit, PARAMETERS.limit, size), encryptor)
+            for size in (PARAMETERS.values_per_chunk, 1000)
+        ]
         manifest = facts.update_manifest(node, examples=examples).encode()
         leaves = [leaf_digest(chunk) for chunk in chunks[node]]
         headers[node] = Header(manifest=manifest, chunk_digests=leaves)
@@ -85,7 +107,9 @@ def honest() -> Sum:
     manifest = facts.aggregate_manifest().encode()
     leaves = [leaf_digest(chunk) for chunk in aggregate]
     facts = dataclasses.replace(facts, aggregate_root=compute_header_root(manifest, leaves))
-    return Sum(codec, facts, headers, chunks, Header(manifest=manifest, chunk_digests=leaves), aggregate)
+    return Sum(
+        codec, workers, facts, headers, chunks, Header(manifest=manifest, chunk_digests=leaves), aggregate
+    )
 
 
 def test_honest_round_is_accepted(honest: Sum) -> None:
@@ -147,6 +171,15 @@ def test_malformed_chunk_is_refused(honest: Sum) -> None:
         honest.verify(1, updates)
 
 
+def test_coefficient_beyond_the_modulus_is_refused(honest: Sum) -> None:
+    """A contributor's chunk with a coefficient that is none is refused by name, in the worker."""
+    updates = honest.updates(1)
+    full = b"\xff" * 100 + updates[2][1][100:]
+    updates[2] = (NODES[2], full, leaf_digest(full))
+    with pytest.raises(MalformedMessage, match=f"round 4: chunk 1 of {checksum_address(NODES[2])}"):
+        honest.verify(1, updates)
+
+
 def test_altered_chunk_is_refused(honest: Sum) -> None:
     """Bytes that differ from the proven leaf are refused."""
     with pytest.raises(DigestMismatch, match="here: expected leaf digest"):
@@ -170,7 +203,7 @@ def test_aggregate_header_with_another_root_is_refused(honest: Sum) -> None:
         ({"chain_id": 1}, "chain_id"),
         ({"contract": Address(b"\x01" * 20)}, "contract"),
         ({"policy_digest": Digest(b"\x01" * 32)}, "policy_digest"),
-        ({"parameters": 7}, "parameters"),
+        ({"encoding": make_encoding(PARAMETERS.values_per_chunk + 1001)}, "parameters"),
     ],
 )
 def test_aggregate_of_something_else_is_refused(honest: Sum, change: dict[str, object], named: str) -> None:
@@ -194,9 +227,16 @@ def test_wrong_contributors_are_refused(honest: Sum) -> None:
 
 
 def test_update_of_another_node_or_weight_is_refused(honest: Sum) -> None:
-    """A committed header whose manifest claims other examples, base model or node is refused."""
+    """A committed header whose manifest claims other examples, clips, base or node is refused."""
     node = NODES[0]
-    for change in ({"examples": 99}, {"base_model": Digest(b"\x01" * 32)}, {"node": NODES[1]}):
+    other = Digest(b"\x01" * 32)
+    for change in (
+        {"examples": 99},
+        {"base_model": other},
+        {"base_values": other},
+        {"clips": (0.5,)},
+        {"node": NODES[1]},
+    ):
         manifest = dataclasses.replace(
             honest.facts.update_manifest(node, examples=40),
             **change,  # type: ignore[arg-type]
@@ -279,8 +319,8 @@ def test_random_bytes_are_no_header() -> None:
         epoch=1,
         policy_digest=BLOCK,
         base_model=BLOCK,
-        parameters=1,
-        chunks=1,
+        base_values=BLOCK,
+        encoding=make_encoding(1),
         contributions=(Contribution(NODES[0], BLOCK, 1),),
     )
     manifest = secrets.token_bytes(80)

@@ -1,4 +1,4 @@
-"""A task that learns nothing, and fails in each of its first rounds in another way."""
+"""Tasks that learn nothing. One fails in each of its first rounds in another way, one is large."""
 
 from __future__ import annotations
 
@@ -32,3 +32,13 @@ class Toy:
 
     def evaluate(self, model: torch.nn.Module) -> EvaluationResult:
         return EvaluationResult(examples=5, loss=0.25, accuracy=0.75)
+
+
+class Large(Toy):
+    """A linear model of nine million weights, which takes a while to encrypt."""
+
+    def build_model(self) -> torch.nn.Module:
+        return torch.nn.Linear(3000, 3000, bias=False)
+
+    def train(self, model: torch.nn.Module, plan: TrainingPlan, *, round: int) -> TrainResult:
+        return super().train(model, plan, round=4)

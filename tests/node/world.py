@@ -7,7 +7,7 @@ turn, so nothing depends on time, and crashes them wherever they log something.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from fedproof.ledger.events import FailureReason
 from fedproof.ledger.history import History
 from fedproof.manifest import AggregateManifest, Contribution, compute_header_root
 from fedproof.merkle import leaf_digest
-from fedproof.model import ModelLayout, TensorSpec, compute_model_digest
+from fedproof.model import Model, ModelLayout, TensorSpec
 from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
 from fedproof.task import EvaluationResult
 from fedproof.training import TrainOutcome
@@ -46,8 +46,10 @@ class Crash(BaseException):
     """The process is gone: nothing catches this, as nothing survives SIGKILL."""
 
 
-def make_policy(length: int, **rounds: int) -> tuple[Policy, ModelLayout, np.ndarray]:
-    """Return a policy for a model of one tensor, its layout and its first model."""
+def make_policy(
+    length: int, *, codec: Mapping[str, object] | None = None, **rounds: int
+) -> tuple[Policy, ModelLayout, np.ndarray]:
+    """Return a policy for a model of one tensor, its layout and its first model's values."""
     layout = ModelLayout((TensorSpec("weight", (length,), "float32"),))
     genesis = np.linspace(-1, 1, length, dtype=np.float32)
     terms = {
@@ -59,15 +61,25 @@ def make_policy(length: int, **rounds: int) -> tuple[Policy, ModelLayout, np.nda
         "attest_window_s": 600,
         **rounds,
     }
+    terms_of_codec: dict[str, Any] = {
+        "bits": 15,
+        "max_contributors": 16,
+        "clip": 0.25,
+        "clip_margin": 4.0,
+        "keep_one_in": 1,
+        "error_feedback": False,
+        **(codec or {}),
+    }
+    clips = (terms_of_codec["clip"],)
     policy = Policy(
         name="test",
         model=ModelPolicy(
             architecture=layout.digest,
             parameters=length,
-            genesis=compute_model_digest(layout.digest, genesis),
+            genesis=Model(genesis, clips).compute_digest(layout.digest),
             seed=7,
         ),
-        codec=CodecPolicy(bits=15, max_contributors=16, clip=0.25),
+        codec=CodecPolicy(**terms_of_codec),
         rounds=RoundPolicy(**terms),
         training=TrainingPlan(epochs=1, batch_size=1, learning_rate=0.1, momentum=0.0, weight_decay=0.0),
     )
@@ -163,6 +175,7 @@ class Node:
                 "policy": Path("unused"),
                 "wrapping_key": Path("unused"),
                 "public_key_wait_s": 0.0,
+                "codec_processes": 1,
                 "task": {"reference": "unused:Unused"},
                 "chain": {"rpc_url": "unused", "contract": world.contract, "keystore": Path("unused")},
                 "aggregator": {"target": world.aggregator.target},
@@ -189,7 +202,7 @@ class Node:
                 contract=world.contract,
                 node=self.address,
                 policy=world.policy,
-                codec=world.codec,
+                codec_parameters=world.codec.parameters,
             ),
             wrapping_key=self.wrapping_key,
             ledger=self.ledger,
@@ -226,9 +239,16 @@ class Node:
 class World:
     """A contract, an aggregator, and nodes of which as many are admitted as a test asks for."""
 
-    def __init__(self, folder: Path, *, length: int = 300, **rounds: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        length: int = 300,
+        codec: Mapping[str, object] | None = None,
+        **rounds: int,
+    ) -> None:
         self.folder = folder
-        self.policy, self.layout, self.genesis = make_policy(length, **rounds)
+        self.policy, self.layout, self.genesis = make_policy(length, codec=codec, **rounds)
         self.codec = Codec(self.policy.codec_parameters())
         self.chain = MemoryChain()
         self.chain_federation = Federation(self.chain)
@@ -290,7 +310,7 @@ class World:
 
     @property
     def chunks(self) -> int:
-        return self.codec.parameters.chunk_count(self.policy.model.parameters)
+        return self.codec.parameters.chunk_count(self.policy.update_length)
 
     def aggregate(self, number: int, *, forge: Callable[[list[bytes]], None] | None = None) -> None:
         """Publish the sum of the sealed updates, or what a test makes of it."""

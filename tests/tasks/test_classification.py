@@ -104,3 +104,14 @@ def test_unequal_tensors_are_refused(inputs: int, labels: int) -> None:
             plan=PLAN,
             generator=make_generator(1),
         )
+
+
+def test_sgd_leaves_frozen_parameters_alone() -> None:
+    """Momentum and weight decay do not touch what is frozen."""
+    plan = TrainingPlan(epochs=2, batch_size=2, learning_rate=0.1, momentum=0.9, weight_decay=0.5)
+    model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2))
+    frozen, trained = model[0].weight.clone(), model[1].weight.clone()
+    inputs, labels = torch.eye(2).repeat(2, 1), torch.tensor([0, 1, 0, 1])
+    sgd_train(model, inputs, labels, plan=plan, generator=make_generator(1))
+    assert torch.equal(model[0].weight, frozen)
+    assert not torch.equal(model[1].weight, trained)

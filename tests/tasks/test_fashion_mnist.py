@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 
 from fedproof.baselines import run_plain_fedavg
 from fedproof.errors import ConfigurationError
+from fedproof.model import Model, load_model, save_model, verify_layout
 from fedproof.policy import TrainingPlan
 from fedproof.tasks.fashion_mnist import DEFAULT_FOLDER, FashionMnist
+from fedproof.tasks.runner import TaskRunner
 
 PLAN = TrainingPlan(epochs=1, batch_size=32, learning_rate=0.03, momentum=0.9, weight_decay=0.0)
 FILES = (
@@ -68,6 +71,16 @@ def test_images_keep_their_labels(folder: Path) -> None:
     assert torch.equal(heights, 2 * task.labels + 4)
 
 
+@pytest.mark.parametrize("split", ["iid", "dirichlet"])
+def test_public_images_are_no_nodes(folder: Path, split: str) -> None:
+    """The first so many images are set aside; nodes, and "all", divide what is left."""
+    parts = [build(folder, node, nodes=4, split=split, public=100).images for node in range(4)]
+    public, whole = (build(folder, node, public=100).images for node in ("public", "all"))
+    assert torch.equal(torch.cat([public, whole]), build(folder, "all").images)
+    assert torch.equal(torch.unique(torch.cat(parts), dim=0), torch.unique(whole, dim=0))
+    assert sum(len(part) for part in parts) == len(whole) == 500
+
+
 @pytest.mark.parametrize(("evaluate_on", "examples"), [(0, 80), (25, 25), (80, 80), (500, 80)])
 def test_evaluation_is_bounded(folder: Path, evaluate_on: int, examples: int) -> None:
     """The first so many test images are used; all of them when the bound is 0 or beyond."""
@@ -90,17 +103,74 @@ def test_federation_learns(folder: Path) -> None:
     assert rounds[-1].accuracy > rounds[0].accuracy
 
 
+@pytest.fixture
+def pretrained(folder: Path, tmp_path: Path) -> Path:
+    """Return a model file: what two epochs over 100 public images make of the CNN."""
+    runner = TaskRunner(build(folder, "public", public=100), seed=3)
+    trained = runner.train(runner.genesis, replace(PLAN, epochs=2, batch_size=8), round=1)
+    path = tmp_path / "pretrained.model"
+    save_model(path, runner.layout, Model(trained.flat, (1.0,) * len(runner.layout.group_sizes)))
+    return path
+
+
+def test_training_starts_from_the_pretrained_model(folder: Path, pretrained: Path) -> None:
+    """The genesis model is the file's, whatever the seed; with adapters it computes the same."""
+    runner = TaskRunner(build(folder, pretrained=str(pretrained)), seed=99)
+    _, model = load_model(pretrained)
+    assert np.array_equal(runner.genesis, model.flat)
+    adapted = TaskRunner(build(folder, pretrained=str(pretrained), adapter_rank=2), seed=99)
+    assert adapted.evaluate(adapted.genesis) == runner.evaluate(runner.genesis)
+
+
+def test_adapters_alone_travel_and_learn(folder: Path, pretrained: Path) -> None:
+    """Each layer's adapter has rank x (rows + columns) values, and three rounds of them improve the model."""
+    settings = {"pretrained": str(pretrained), "public": 100, "nodes": 3, "adapter_rank": 2}
+    tasks = [build(folder, node, **settings) for node in range(3)]
+    runner = TaskRunner(tasks[0], seed=7)
+    assert runner.genesis.size == 2 * ((16 + 9) + (32 + 16 * 9) + (64 + 1568) + (10 + 64))
+    travelling = [spec.name for spec in runner.layout.tensors if spec.travels]
+    assert len(travelling) == 8
+    assert all(name.endswith((".up", ".down")) for name in travelling)
+    before = runner.evaluate(runner.genesis)
+    plan = replace(PLAN, batch_size=8)
+    rounds = list(run_plain_fedavg(tasks, plan, rounds=3, seed=7, max_examples=10_000))
+    assert rounds[-1].loss < before.loss
+    assert rounds[-1].accuracy > before.accuracy
+
+
+def test_another_pretrained_model_is_another_architecture(folder: Path, pretrained: Path) -> None:
+    """Frozen values are part of what a policy fixes: a node that starts from others is told so."""
+    runner = TaskRunner(build(folder, pretrained=str(pretrained), adapter_rank=1), seed=7)
+    other = TaskRunner(build(folder, adapter_rank=1), seed=7)
+    with pytest.raises(ConfigurationError, match=r"frozen tensor 'features\.0\."):
+        verify_layout(other.layout, expected=runner.layout)
+
+
+def test_pretrained_model_of_another_architecture_is_refused(folder: Path, tmp_path: Path) -> None:
+    """The message names the setting."""
+    runner = TaskRunner(build(folder, adapter_rank=1), seed=7)
+    path = tmp_path / "adapters.model"
+    save_model(path, runner.layout, Model(runner.genesis, (1.0,) * 8))
+    with pytest.raises(ConfigurationError, match=r"\[task\.settings\] pretrained: model: tensor 0: expected"):
+        TaskRunner(build(folder, pretrained=str(path)), seed=7)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"node": 10}, '[task.settings] node: expected 0 to 9 or "all", got 10'),
-        ({"node": -1}, 'expected 0 to 9 or "all", got -1'),
+        ({"node": 10}, '[task.settings] node: expected 0 to 9, "all" or "public", got 10'),
+        ({"node": -1}, 'expected 0 to 9, "all" or "public", got -1'),
         ({"node": "first"}, "got 'first'"),
         ({"nodes": 0}, "[task.settings] nodes: expected 1 to 600, got 0"),
         ({"nodes": 601}, "[task.settings] nodes: expected 1 to 600, got 601"),
+        ({"nodes": 500, "public": 101}, "[task.settings] nodes: expected 1 to 499, got 500"),
         ({"split": "by-class"}, 'expected "iid" or "dirichlet", got \'by-class\''),
         ({"alpha": 0.0}, "[task.settings] alpha: expected more than 0, got 0.0"),
         ({"evaluate_on": -1}, "[task.settings] evaluate_on: expected 0 or more, got -1"),
+        ({"adapter_rank": -1}, "[task.settings] adapter_rank: expected 0 or more, got -1"),
+        ({"public": -1}, "[task.settings] public: expected 0 to 599, got -1"),
+        ({"public": 600}, "[task.settings] public: expected 0 to 599, got 600"),
+        ({"node": "public"}, "[task.settings] public: expected 1 to 599, got 0"),
     ],
 )
 def test_other_settings_are_refused(folder: Path, settings: dict[str, object], message: str) -> None:

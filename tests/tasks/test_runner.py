@@ -107,3 +107,41 @@ def test_model_that_changes_its_layout_is_refused() -> None:
     runner = TaskRunner(Shift(grow=True), seed=7)
     with pytest.raises(ConfigurationError, match=r"expected no more tensors, got 2\.weight"):
         runner.train(runner.genesis, PLAN, round=1)
+
+
+@dataclass
+class Adapted(Shift):
+    """The same, of which the first layer's weight is frozen."""
+
+    thaw: bool = False
+
+    def build_model(self) -> nn.Module:
+        model = super().build_model()
+        model[0].weight.requires_grad_(False)  # type: ignore[index]
+        return model
+
+    def train(self, model: nn.Module, plan: TrainingPlan, *, round: int) -> TrainResult:
+        with torch.no_grad():
+            for values in model.parameters():
+                if values.requires_grad or self.thaw:
+                    values.add_(round)
+        return TrainResult(examples=3, loss=0.5)
+
+
+def test_frozen_tensors_do_not_travel() -> None:
+    """The vector has the other tensors alone, and a frozen weight is the same in every round."""
+    runner = TaskRunner(Adapted(), seed=7)
+    assert runner.layout.group_sizes == (2, 2, 2, 2, 2)
+    outcome = runner.train(runner.genesis, PLAN, round=5)
+    assert np.array_equal(outcome.flat[:6], runner.genesis[:6] + 5)
+    before, after = (runner.evaluate(flat).loss for flat in (runner.genesis, outcome.flat))
+    assert before == after  # the mean of the frozen weight
+
+
+def test_training_that_changes_a_frozen_tensor_is_refused() -> None:
+    """What does not travel must not be trained either: the tensor is named, and the runner stays usable."""
+    runner = TaskRunner(Adapted(thaw=True), seed=7)
+    message = r"frozen tensor '0.weight': .* training must not change it"
+    with pytest.raises(ConfigurationError, match=message):
+        runner.train(runner.genesis, PLAN, round=1)
+    assert runner.evaluate(runner.genesis).examples == 1

@@ -1,0 +1,153 @@
+"""Where codec workers come from.
+
+On Linux: from one process for the whole daemon, which has imported the codec and forks. `multiprocessing` has
+such a server, but its children run the program's main module again, and inherit its environment with the
+password of the node's keys. Elsewhere each worker is started anew.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from typing import Final
+
+from fedproof.errors import WorkerDied
+
+FORKS: Final = sys.platform == "linux"
+
+_KEPT_VARIABLES: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "LANG", "PYTHONHOME")
+
+_SETTINGS: Final = {
+    # Processes are the parallelism, and a process with threads had better not fork.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    # glibc keeps the memory of a chunk's arrays for the next chunk's, a tenth faster than new pages each time.
+    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A worker's process.
+
+    Attributes:
+        connection: the only way to talk to it; it ends when this closes.
+        pid: its number.
+        started: what has to be waited for, where it is this process's own child.
+    """
+
+    connection: socket.socket
+    pid: int
+    started: subprocess.Popen[bytes] | None
+    _ending: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def kill(self) -> None:
+        """End the process, now. Whoever waits for a reply of its reads the end of the connection."""
+        with self._ending:
+            if self.connection.fileno() >= 0:
+                self._kill()
+
+    def close(self) -> None:
+        """End the process, and give back what it takes here."""
+        with self._ending:
+            if self.connection.fileno() >= 0:
+                self._kill()
+                self.connection.close()
+            if self.started is not None:
+                self.started.wait()
+
+    def _kill(self) -> None:
+        # As soon as it has ended, its number may be another process's; but then its socket is closed.
+        ended = select.poll()
+        ended.register(self.connection, 0)
+        if not ended.poll(0):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            ended.poll()
+
+
+class _ForkServer:
+    """The process that forks workers."""
+
+    def __init__(self) -> None:
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self._process = _launch(theirs, "fork")
+
+    def fork(self, connection: socket.socket) -> int:
+        """Return the number of a new process that serves on the connection."""
+        socket.send_fds(self._channel, [b"\0"], [connection.fileno()])
+        reply = self._channel.recv(4, socket.MSG_WAITALL)
+        if len(reply) != 4:
+            raise BrokenPipeError("the process that forks codec workers has ended")
+        (pid,) = struct.unpack("<I", reply)
+        return int(pid)
+
+    def close(self) -> None:
+        """End the process, and with it all workers that came from it."""
+        self._process.kill()
+        self._process.wait()
+        self._channel.close()
+
+
+_lock = threading.Lock()
+_server: _ForkServer | None = None
+
+
+def start_worker() -> Child:
+    """Return a new worker.
+
+    Raises:
+        WorkerDied: it did not start.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            if FORKS:
+                return Child(ours, _fork(theirs), None)
+            process = _launch(theirs, "serve")
+            return Child(ours, process.pid, process)
+        except OSError as error:
+            ours.close()
+            raise WorkerDied(f"codec worker: expected a process to start: {error}") from error
+
+
+def _fork(connection: socket.socket) -> int:
+    global _server  # noqa: PLW0603 - one for the whole process, like multiprocessing's
+    with _lock:
+        if _server is not None:
+            try:
+                return _server.fork(connection)
+            except OSError:
+                _server.close()
+        _server = _ForkServer()
+        return _server.fork(connection)
+
+
+@atexit.register
+def _close_server() -> None:
+    with _lock:
+        if _server is not None:
+            _server.close()
+
+
+def _launch(connection: socket.socket, role: str) -> subprocess.Popen[bytes]:
+    inherited = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    return subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-P", "-m", "fedproof.codec.worker", str(connection.fileno()), role],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[connection.fileno()],
+        env={**inherited, **_SETTINGS, "PYTHONPATH": path},
+        process_group=0,  # a terminal's Ctrl-C does not reach it
+    )

@@ -1,0 +1,136 @@
+"""A daemon's side of one codec worker: requests, replies, and a new process where one died."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fedproof.codec.messages import START, Kind, Part, receive_message, send_message
+from fedproof.codec.nursery import Child, start_worker
+from fedproof.codec.parameters import CodecParameters
+from fedproof.codec.secret_key import SecretKey
+from fedproof.errors import ConfigurationError, FedproofError, MalformedMessage, UpdateRefused, WorkerDied
+
+# A request takes some hundredths of a second; a process that is stopped or hangs is replaced.
+TIMEOUT_S: Final = 120.0
+
+_LONGEST_TEXT: Final = 1000
+
+
+class SumLost(WorkerDied):
+    """The process that held a running sum is gone, and the sum with it; the next chunk begins it anew."""
+
+
+_ERRORS: Final[dict[Kind, type[FedproofError]]] = {
+    Kind.MALFORMED_MESSAGE: MalformedMessage,
+    Kind.UPDATE_REFUSED: UpdateRefused,
+    Kind.CONFIGURATION_ERROR: ConfigurationError,
+    Kind.SUM_LOST: SumLost,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message to a worker.
+
+    Attributes:
+        kind: what it asks for.
+        parts: its body.
+        doing: what it does, for the message of an error: "adding node-1's chunk 3".
+    """
+
+    kind: Kind
+    parts: tuple[Part, ...]
+    doing: str
+
+
+class WorkerProcess:
+    """A worker, started when it is first asked, and started anew when it dies. Any thread may ask."""
+
+    def __init__(self, parameters: CodecParameters, secret_key: SecretKey | None) -> None:
+        key = b"" if secret_key is None else secret_key.reveal()
+        start = START.pack(
+            parameters.bits, parameters.max_contributors, parameters.coeff_modulus, parameters.values_per_slot
+        )
+        self._start = Request(Kind.START, (start, key), "starting")
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number, while there is one."""
+        return None if self._child is None else self._child.pid
+
+    def ask(self, requests: Sequence[Request]) -> memoryview:
+        """Return the reply to the last of some requests, which one process answers one after the other.
+
+        If the process dies, all of them are asked once more, of a new one.
+
+        Raises:
+            FedproofError: what the worker refused a request with; the requests after it are not asked.
+            WorkerDied: the new process died as well, or this was closed.
+        """
+        with self._lock:
+            try:
+                return self._ask(requests)
+            except _Died:
+                pass
+            try:
+                return self._ask(requests)
+            except _Died as error:
+                raise WorkerDied(f"codec worker: died twice while {error}") from error
+
+    def close(self) -> None:
+        """End the process."""
+        self._closed = True
+        child = self._child
+        if child is not None:
+            child.kill()
+        with self._lock:
+            self._discard()
+
+    def _ask(self, requests: Sequence[Request]) -> memoryview:
+        if self._closed:
+            raise WorkerDied(f"codec worker: was closed before {requests[0].doing}")
+        if self._child is None:
+            self._child = start_worker()
+            self._child.connection.settimeout(TIMEOUT_S)
+            try:
+                self._exchange(self._child.connection, self._start)
+            except FedproofError:
+                self._discard()
+                raise
+            except _Died as error:
+                raise _Died(f"starting, before {requests[0].doing}") from error
+        for request in requests:
+            reply = self._exchange(self._child.connection, request)
+        return reply
+
+    def _exchange(self, connection: socket.socket, request: Request) -> memoryview:
+        try:
+            send_message(connection, request.kind, *request.parts)
+            kind, body = receive_message(connection)
+            if kind is Kind.DONE:
+                return body
+            error = _ERRORS[kind](str(body[:_LONGEST_TEXT], "utf-8", "replace"))
+        except (OSError, EOFError, ValueError, KeyError) as died:
+            self._discard()
+            raise _Died(request.doing) from died
+        except BaseException:
+            # A reply may still be under way (Ctrl-C), and the next request would take it for its own.
+            self._discard()
+            raise
+        raise error
+
+    def _discard(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+
+class _Died(Exception):
+    """The process is gone, or answers what is no reply; carries what it was doing."""

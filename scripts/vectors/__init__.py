@@ -1,0 +1,1 @@
+"""What stands in tests/vectors, section by section of docs/format.md."""

@@ -1,0 +1,89 @@
+"""The turnstile: few messages at a time, in turn, and nobody is kept out by a slow line."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from fedproof_aggregator.turnstile import Turnstile
+
+
+def never() -> None:
+    raise AssertionError("cancelled")
+
+
+def test_no_more_messages_than_places() -> None:
+    """However many streams there are, no more of them hold a message than there are places."""
+    turnstile = Turnstile(3, patience_s=60)
+    lock = threading.Lock()
+    held, most = 0, 0
+
+    def messages() -> Iterator[int]:
+        nonlocal held, most
+        for number in range(20):
+            with lock:
+                held += 1
+                most = max(most, held)
+            yield number
+
+    def consume(_stream: int) -> list[int]:
+        nonlocal held
+        came = []
+        for number in turnstile.pace(messages(), never):
+            came.append(number)
+            with lock:
+                held -= 1
+        return came
+
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(consume, range(12))) == [list(range(20))] * 12
+    assert 1 <= most <= 3
+
+
+def test_a_stream_that_ends_early_gives_its_place_back() -> None:
+    """An error on either side of the turnstile leaves the place to the next."""
+    turnstile = Turnstile(1, patience_s=60)
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("the line is down")
+
+    with pytest.raises(OSError, match="the line is down"):
+        list(turnstile.pace(broken(), never))
+    with closing(turnstile.pace(iter([1, 2]), never)) as paced:
+        assert next(paced) == 1
+    assert list(turnstile.pace(iter([1, 2]), never)) == [1, 2]
+
+
+def test_a_slow_line_is_cut_when_others_wait() -> None:
+    """Whoever holds a place for longer than the patience is cancelled, and the one who waits gets it."""
+    turnstile = Turnstile(1, patience_s=0.05)
+    has_place, cancelled = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[int]:
+        has_place.set()
+        assert cancelled.wait(10)
+        raise ConnectionError("cancelled")
+        yield 0
+
+    def hold() -> None:
+        with pytest.raises(ConnectionError):
+            list(turnstile.pace(slow(), cancelled.set))
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert has_place.wait(10)
+    assert list(turnstile.pace(iter([7]), never)) == [7]
+    holder.join(10)
+    assert not holder.is_alive()
+
+
+def test_a_slow_line_is_left_alone_while_nobody_waits() -> None:
+    """As long as there are places, a line may take its time."""
+    turnstile = Turnstile(2, patience_s=0.0)
+    with closing(turnstile.pace(iter([1]), never)) as slow:
+        assert next(slow) == 1
+        assert list(turnstile.pace(iter([2, 3]), never)) == [2, 3]
