@@ -90,14 +90,14 @@ class Memory:
 
     Attributes:
         phase: what goes on now.
-        peaks_mb: by phase, the largest sum of all processes' proportional set sizes.
+        peaks_mb: by phase, the largest sum of all processes' proportional set sizes, and the daemon's alone.
         processes_mb: by process number, its largest resident set.
         cpu_s: by process number, its processor time.
     """
 
     def __init__(self, pid: int) -> None:
         self.phase = "start"
-        self.peaks_mb: dict[str, float] = {}
+        self.peaks_mb: dict[str, tuple[float, float]] = {}
         self.processes_mb: dict[int, float] = {}
         self.cpu_s: dict[int, float] = {}
         self._pid = pid
@@ -112,9 +112,10 @@ class Memory:
 
     def _run(self) -> None:
         while not self._stopping.wait(SAMPLE_S):
-            phase, pids = self.phase, [self._pid, *find_descendants(self._pid)]
-            total = sum(map(_proportional_mb, pids))
-            self.peaks_mb[phase] = max(total, self.peaks_mb.get(phase, 0.0))
+            phase, pids = self.phase, [self._pid, *find_descendants(self._pid)[self._pid]]
+            daemon, *workers = map(_proportional_mb, pids)
+            together, alone = self.peaks_mb.get(phase, (0.0, 0.0))
+            self.peaks_mb[phase] = (max(together, daemon + sum(workers)), max(alone, daemon))
             for pid in pids:
                 self.processes_mb[pid] = max(peak_memory_mb(pid), self.processes_mb.get(pid, 0.0))
                 self.cpu_s[pid] = max(_cpu_s(pid), self.cpu_s.get(pid, 0.0))
@@ -307,7 +308,7 @@ def _run_round(site: Site, daemon: subprocess.Popen[str], memory: Memory) -> dic
 
     downloads_s = site.each(nodes, address, download)
     (sum_bytes,) = set(received)
-    peak_mb = max(memory.peaks_mb.values())
+    peak_mb, _ = max(memory.peaks_mb.values())
     return {
         "counted": len(sealed["contributors"]),
         "sum_mb": sum_bytes / 1e6,

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedproof.baselines import apply_weighted_mean
 from fedproof.codec.parameters import CodecParameters
@@ -170,12 +171,18 @@ def run(option: Option, runners: Sequence[TaskRunner], *, rounds: int, seed: int
     """Yield the rounds of one federation."""
     layout = runners[0].layout
     model = Model(runners[0].genesis, (option.clip,) * len(layout.group_sizes))
-    compression = Compression(option, layout, seed=seed) if option.bits else None
+    residuals = [np.zeros_like(model.flat) for _ in runners]
+    rng = np.random.default_rng(seed)
     for round in range(1, rounds + 1):
-        outcomes = [runner.train(model.flat, PLAN, round=round) for runner in runners]
+        outcomes = [
+            runner.train(model.flat + residual, PLAN, round=round)
+            for runner, residual in zip(runners, residuals, strict=True)
+        ]
         clipped = 0.0
-        if compression:
-            model, clipped = compression.average(model, outcomes, round=round)
+        if option.bits:
+            model, clipped = average_compressed(
+                option, layout, model, outcomes, residuals=residuals, rng=rng, round=round
+            )
         else:
             deltas = [outcome.flat - model.flat for outcome in outcomes]
             weights = [min(outcome.examples, MAX_EXAMPLES) for outcome in outcomes]
@@ -183,61 +190,65 @@ def run(option: Option, runners: Sequence[TaskRunner], *, rounds: int, seed: int
         yield Round(runners[0].evaluate(model.flat).accuracy, clipped)
 
 
-class Compression:
-    """What nodes and aggregator do to updates, but for the encryption.
+def average_compressed(
+    option: Option,
+    layout: ModelLayout,
+    base: Model,
+    outcomes: Sequence[TrainOutcome],
+    *,
+    residuals: Sequence[NDArray[np.float32]],
+    rng: np.random.Generator,
+    round: int,
+) -> tuple[Model, float]:
+    """Return the next model, and the share of the sent values that were clipped.
 
     Args:
         option: what travels, and how.
         layout: the model's.
-        seed: draws the rounding.
+        base: what the updates are the differences to.
+        outcomes: what each node trained.
+        residuals: each node's; with error feedback they become what this round leaves unsent.
+        rng: draws the rounding.
+        round: draws, with the base model, the selection.
     """
-
-    def __init__(self, option: Option, layout: ModelLayout, *, seed: int) -> None:
-        self._option = option
-        self._layout = layout
-        self._limit = CodecParameters.plan(bits=option.bits, max_contributors=MAX_CONTRIBUTORS).limit
-        self._rng = np.random.default_rng(seed)
-        self._residuals = [np.zeros(layout.parameters, dtype=np.float32) for _ in range(NODES)]
-
-    def average(self, base: Model, outcomes: Sequence[TrainOutcome], *, round: int) -> tuple[Model, float]:
-        """Return the next model, and the share of the values sent that were clipped."""
-        scaling = Scaling(self._limit, MAX_EXAMPLES, self._layout.group_sizes, base.clips)
-        digest = base.compute_digest(self._layout.digest)
-        seed = compute_selection_seed(chain_id=1, contract=Address(bytes(20)), round=round, base_model=digest)
-        selection = Selection(self._layout.parameters, self._option.keep_one_in, seed)
-        positions = selection.positions(0, selection.length)
-        clips = scaling.clips_at(positions)
-        sums = np.zeros(selection.length, dtype=np.int64)
-        clipped = []
-        for outcome, residual in zip(outcomes, self._residuals, strict=True):
-            delta = outcome.flat - base.flat + residual
-            sent = delta[positions]
-            weight = scaling.compute_weight(outcome.examples)
-            values = quantise(sent, clips, limit=self._limit, weight=weight, rng=self._rng)
-            sums += values  # the product adds ciphertexts
-            clipped.append(float(np.mean(np.abs(sent) > clips)))
-            if self._option.error_feedback:
-                residual[:] = delta
-                residual[positions] = compute_residual(sent, values, clips, limit=self._limit, weight=weight)
-        total_examples = sum(min(outcome.examples, MAX_EXAMPLES) for outcome in outcomes)
-        flat = base.flat.copy()
-        flat[positions] = apply_mean(
-            flat[positions],
-            sums,
-            clips,
-            limit=self._limit,
-            max_examples=MAX_EXAMPLES,
-            total_examples=total_examples,
-        )
-        next_clips = compute_next_clips(
-            scaling,
-            scaling.measure(sums, positions),
-            contributors=len(outcomes),
-            total_examples=total_examples,
-            clip_margin=self._option.clip_margin,
-            clip_max=self._option.clip,
-        )
-        return Model(flat, next_clips), statistics.mean(clipped)
+    limit = CodecParameters.plan(bits=option.bits, max_contributors=MAX_CONTRIBUTORS).limit
+    scaling = Scaling(limit, MAX_EXAMPLES, layout.group_sizes, base.clips)
+    digest = base.compute_digest(layout.digest)
+    seed = compute_selection_seed(chain_id=1, contract=Address(bytes(20)), round=round, base_model=digest)
+    selection = Selection(layout.parameters, option.keep_one_in, seed)
+    positions = selection.positions(0, selection.length)
+    clips = scaling.clips_at(positions)
+    sums = np.zeros(selection.length, dtype=np.int64)
+    clipped = []
+    for outcome, residual in zip(outcomes, residuals, strict=True):
+        delta = outcome.flat - base.flat
+        sent = delta[positions]
+        weight = scaling.compute_weight(outcome.examples)
+        values = quantise(sent, clips, limit=limit, weight=weight, rng=rng)
+        sums += values  # the product adds ciphertexts
+        clipped.append(float(np.mean(np.abs(sent) > clips)))
+        if option.error_feedback:
+            residual[:] = delta
+            residual[positions] = compute_residual(sent, values, clips, limit=limit, weight=weight)
+    total_examples = sum(min(outcome.examples, MAX_EXAMPLES) for outcome in outcomes)
+    flat = base.flat.copy()
+    flat[positions] = apply_mean(
+        flat[positions],
+        sums,
+        clips,
+        limit=limit,
+        max_examples=MAX_EXAMPLES,
+        total_examples=total_examples,
+    )
+    next_clips = compute_next_clips(
+        scaling,
+        scaling.measure(sums, positions),
+        contributors=len(outcomes),
+        total_examples=total_examples,
+        clip_margin=option.clip_margin,
+        clip_max=option.clip,
+    )
+    return Model(flat, next_clips), statistics.mean(clipped)
 
 
 def build_tasks(option: Option, seed: int, folder: Path) -> list[FashionMnist]:

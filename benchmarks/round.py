@@ -9,7 +9,9 @@ always, and adds a constant to each tensor. Every process shares the cores of th
 two, all are kept on two (--cores). The first round is listed and left out of the medians: caches are cold.
 
 Flower runs afterwards on the same cores, in a virtual environment of its own that is made if absent: as many
-clients, the same tensors, no training, no encryption and no TLS, over its older gRPC path (`start_server`).
+clients, the same tensors, no training, no encryption and no TLS; over its older gRPC path (`start_server`),
+and as it is deployed today (SuperLink and SuperNodes; minutes). If the index lacks a version that flwr pins,
+make the environment by hand: `pip install --no-deps flwr==1.42.0`, then what it requires.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from fedproof.local import Event, LocalFederation, LocalPlan
 POLL_S = 0.5
 TARGET_S = 12.0
 FLOWER = ("flwr==1.42.0",)
+ENDED = "ended"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 # What each node logs last in its part of a round, in order; the aggregator's own stand among them.
@@ -66,6 +69,8 @@ class Usage:
             together = 0.0
             for pid in (root, *descendants[root]):
                 part = role if pid == root else f"{role}: {_name_child(pid)}"
+                if part.endswith(ENDED):
+                    continue
                 self._by_process[part, pid] = max(_cpu_s(pid), self._by_process.get((part, pid), 0.0))
                 peak = peak_memory_mb(pid)
                 together += peak
@@ -100,7 +105,7 @@ def main() -> None:
         row = _measure(_plan(arguments), arguments.folder or Path(scratch) / "run")
     row = {"bits": arguments.bits, "cores": arguments.cores, **row}
     if arguments.flower:
-        row["flower"] = _measure_flower(arguments)
+        row["flower"] = [_measure_flower(arguments, path) for path in ("grpc", "superlink")]
     if arguments.json:
         print(json.dumps(row))
     else:
@@ -147,9 +152,10 @@ def _measure(plan: LocalPlan, folder: Path) -> dict[str, Any]:
         events += federation.events()
     rounds = [_read_round(events, number) for number in sorted(cpu_at)]
     later = rounds[1:] or rounds
+    size = count_parameters(resnet18_shapes(choose_width(parameters)))
     return {
         "nodes": len(plan.nodes),
-        "parameters": count_parameters(resnet18_shapes(choose_width(parameters))),
+        "parameters": size,
         "round_s": statistics.median(row["total"] for row in later),
         "rounds_s": [row["total"] for row in rounds],
         "until_last_s": {
@@ -157,15 +163,23 @@ def _measure(plan: LocalPlan, folder: Path) -> dict[str, Any]:
         },
         "cpu_s_per_round": _cpu_per_round(cpu_at),
         "peak_mb": {part: round(mb) for part, mb in sorted(usage.peak_mb.items())},
-        "bytes_per_node": statistics.median(e["bytes_sent"] for e in events if e["event"] == "uploaded"),
+        "bytes_per_param": statistics.median(e["bytes_sent"] for e in events if e["event"] == "uploaded")
+        / size,
     }
 
 
-def _measure_flower(arguments: argparse.Namespace) -> dict[str, Any]:
+def _measure_flower(arguments: argparse.Namespace, path: str) -> dict[str, Any]:
     interpreter = ensure_environment(arguments.flower, FLOWER)
     here = Path(__file__).parent
-    command = [str(interpreter), str(here / "peers" / "flower_round.py"), "--nodes", str(arguments.nodes)]
-    command += ["--width", str(choose_width(arguments.params)), "--rounds", str(arguments.rounds)]
+    command = [str(interpreter), str(here / "peers" / "flower_round.py"), "--path", path]
+    command += [
+        "--nodes",
+        str(arguments.nodes),
+        "--width",
+        str(choose_width(arguments.params)),
+        "--rounds",
+        str(arguments.rounds),
+    ]
     one_thread = {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", "PYTHONPATH": str(here)}
     output = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
@@ -211,12 +225,11 @@ def _print_tables(row: Mapping[str, Any]) -> None:
         f"{row['nodes']} nodes, {row['parameters']:,} parameters, {row['bits']} bits, {row['cores']} cores: "
         f"a round takes {row['round_s']:.1f} s (at most {TARGET_S:.0f}: {verdict}); rounds: {rounds} s\n"
     )
-    if "flower" in row:
-        flower = row["flower"]
+    for flower in row.get("flower", ()):
         rounds = ", ".join(f"{seconds:.1f}" for seconds in flower["rounds_s"])
         console.print(
-            f"Flower {flower['version']} over gRPC, in plaintext: {flower['round_s']:.1f} s; rounds: {rounds} s; "
-            f"peak MB of server and client: {flower['server_peak_mb']:.0f}, {flower['client_peak_mb']:.0f}\n"
+            f"Flower {flower['version']}, {flower['path']}, plaintext: {flower['round_s']:.1f} s; "
+            f"rounds: {rounds} s; peak memory of the server: {flower['server_peak_mb']:.0f} MB\n"
         )
     path = Table("until the last is", "s", "of that, after the one before", box=box.MARKDOWN)
     before = 0.0
@@ -235,7 +248,9 @@ def _name_child(pid: int) -> str:
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
-        return "ended"
+        return ENDED
+    if not command:
+        return ENDED
     return "training process" if "fedproof.tasks.process" in command else "codec process"
 
 

@@ -61,7 +61,7 @@ def load_config(path: Path, schema: type[Document]) -> Document:
     raw = read_whole(path, "a TOML file")
     try:
         document = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{path}: expected TOML, got: {error}") from error
     return parse_document(document, schema, where=str(path), folder=path.parent)
 
@@ -208,7 +208,7 @@ def load_address_book(path: Path) -> AddressBook:
     raw = read_whole(path, "an address book (`fedproof deploy` writes one)")
     try:
         document = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: expected JSON, got: {error}") from error
     return parse_document(document, AddressBook, where=str(path))
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
 import os
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO
@@ -271,7 +272,9 @@ def decode_clips(field: bytes, what: str) -> tuple[float, ...]:
     """
     count, rest = divmod(len(field), 8)
     if rest or count > MOST_GROUPS:
-        raise MalformedMessage(f"{what}: expected 1 to {MOST_GROUPS} floats of 8 bytes, got {len(field)} bytes")
+        raise MalformedMessage(
+            f"{what}: expected 1 to {MOST_GROUPS} floats of 8 bytes, got {len(field)} bytes"
+        )
     clips = struct.unpack(f">{count}d", field)
     try:
         check_clips(clips, what)
@@ -303,23 +306,26 @@ def compute_model_digest(
     return tagged_digest(_MODEL_TAG, layout_digest, parameters, values_digest, encode_clips(clips))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A model of one round, and the clips of the next update.
 
     Attributes:
-        flat: float32 vector of shape (d,).
+        flat: float32 vector of shape (d,); from here on it stays as it is.
         clips: for each group, the bound of each of the update's values in it.
     """
 
     flat: NDArray[np.float32]
     clips: tuple[float, ...]
 
+    @cached_property  # it takes a tenth of a second for eleven million values
+    def values_digest(self) -> Digest:
+        """Digest of the vector."""
+        return compute_values_digest(self.flat)
+
     def compute_digest(self, layout_digest: Digest) -> Digest:
         """Return the model's digest under a layout."""
-        return compute_model_digest(
-            layout_digest, self.flat.size, compute_values_digest(self.flat), self.clips
-        )
+        return compute_model_digest(layout_digest, self.flat.size, self.values_digest, self.clips)
 
 
 def save_model(path: Path, layout: ModelLayout, model: Model) -> Digest:

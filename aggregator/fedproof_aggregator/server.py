@@ -35,6 +35,7 @@ _OPTIONS = (
     # What comes before it is asked for, a megabyte or more for each stream otherwise, stays with the sender.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 65_536),
+    ("grpc.experimental.tcp_max_read_chunk_size", 65_536),
 )
 # The default inbound limit of 4 MiB stands: a header of 100,000 chunks, or a chunk of 1 MiB, is below it.
 

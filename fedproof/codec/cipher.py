@@ -52,18 +52,18 @@ class Cipher:
         encryptor.encrypt_zero_symmetric(whole)
         with open_exchange() as exchange:
             self.plaintext = FileForm.learn(
-                exchange.save(seal.Plaintext(f"1x^{RING_DEGREE - 1}")),
+                exchange.save_file(seal.Plaintext(f"1x^{RING_DEGREE - 1}")),
                 prefix_bytes=_PLAINTEXT_PREFIX,
                 words=RING_DEGREE,
             )
             self.update = FileForm.learn(
-                exchange.save(encryptor.encrypt_zero_symmetric()),
+                exchange.save_file(encryptor.encrypt_zero_symmetric()),
                 prefix_bytes=_CIPHERTEXT_PREFIX,
                 words=RING_DEGREE,
                 middle_bytes=_SEED_PREFIX,
             )
             self.whole = FileForm.learn(
-                exchange.save(whole), prefix_bytes=_CIPHERTEXT_PREFIX, words=2 * RING_DEGREE
+                exchange.save_file(whole), prefix_bytes=_CIPHERTEXT_PREFIX, words=2 * RING_DEGREE
             )
 
     def expand_key(self, secret_key: SecretKey) -> Any:
@@ -78,7 +78,7 @@ class Cipher:
             coefficients = np.where(residues == 2, minus_one, residues)
             exchange.load(polynomial, self.context, *self.plaintext.join(coefficients))
             seal.Evaluator(self.context).transform_to_ntt_inplace(polynomial, self.context.key_parms_id())
-            exchange.load(key, self.context, exchange.save(polynomial))
+            exchange.load(key, self.context, exchange.save_file(polynomial))
         return key
 
 
@@ -105,8 +105,9 @@ class UpdateEncryptor:
         seeds = np.empty((frames, SEED_BYTES), dtype=np.uint8)
         plaintext = seal.Plaintext()
         with open_exchange() as exchange:
-            for frame, coefficients in enumerate(plaintexts << cipher.shift):
-                exchange.load(plaintext, cipher.context, *cipher.plaintext.join(coefficients))
+            for frame, coefficients in enumerate(plaintexts):
+                file = cipher.plaintext.join(coefficients << cipher.shift)
+                exchange.load(plaintext, cipher.context, *file)
                 saved = exchange.save(self._encryptor.encrypt_symmetric(plaintext))
                 polynomials[frame], seed = cipher.update.split(saved)
                 seeds[frame] = np.frombuffer(seed, dtype=np.uint8)

@@ -14,6 +14,8 @@ import struct
 from enum import IntEnum
 from typing import Final
 
+import numpy as np
+
 Part = bytes | memoryview
 
 _HEAD: Final = struct.Struct("<BI")
@@ -75,7 +77,7 @@ def receive_message(connection: socket.socket) -> tuple[Kind, memoryview]:
 
 
 def _receive(connection: socket.socket, size: int) -> memoryview:
-    body = memoryview(bytearray(size))
+    body = np.empty(size, dtype=np.uint8).data
     received = 0
     while received < size:
         count = connection.recv_into(body[received:])

@@ -24,13 +24,16 @@ from fedproof.errors import WorkerDied
 
 FORKS: Final = sys.platform == "linux"
 
+# It takes half a second; one that is stopped or hangs is replaced.
+_START_TIMEOUT_S: Final = 120.0
+
 _KEPT_VARIABLES: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "LANG", "PYTHONHOME")
 
 _SETTINGS: Final = {
     # Processes are the parallelism, and a process with threads had better not fork.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # glibc keeps the memory of a chunk's arrays for the next chunk's, a tenth faster than new pages each time.
+    # glibc keeps the memory of a chunk's arrays for the next one's: a tenth faster than new pages.
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
 }
@@ -81,6 +84,7 @@ class _ForkServer:
 
     def __init__(self) -> None:
         self._channel, theirs = socket.socketpair()
+        self._channel.settimeout(_START_TIMEOUT_S)
         with theirs:
             self._process = _launch(theirs, "fork")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +14,9 @@ from fedproof.errors import MalformedMessage, UpdateRefused
 
 Float32Vector = npt.NDArray[np.float32]
 Int64Vector = npt.NDArray[np.int64]
+
+# Small enough that a block's intermediate values stay in the processor's cache.
+_BLOCK: Final = 1 << 15
 
 
 def quantise(
@@ -36,14 +42,17 @@ def quantise(
             f"update: expected a flat float32 vector, got {delta.dtype} of shape {delta.shape}"
         )
     check_finite(delta, slice(0, delta.size), what="update")
-    scaled = delta * (limit / clips)
-    np.clip(scaled, -limit, limit, out=scaled)
-    scaled *= weight
-    scaled += rng.random(delta.size)
-    np.floor(scaled, out=scaled)
-    # limit + u rounds to limit + 1 in float64 when u is close enough to 1.
-    np.minimum(scaled, limit, out=scaled)
-    return scaled.astype(np.int64)
+    values = np.empty(delta.shape, dtype=np.int64)
+    for block in _blocks(delta.size):
+        scaled = delta[block] * (limit / _part(clips, block))
+        np.clip(scaled, -limit, limit, out=scaled)
+        scaled *= weight
+        scaled += rng.random(scaled.size)
+        np.floor(scaled, out=scaled)
+        # limit + u rounds to limit + 1 in float64 when u is close enough to 1.
+        np.minimum(scaled, limit, out=scaled)
+        values[block] = scaled
+    return values
 
 
 def compute_residual(
@@ -96,11 +105,13 @@ def apply_mean(
         )
     if total_examples < 1:
         raise MalformedMessage(f"model: expected at least 1 example behind the sums, got {total_examples}")
-    scale = ((clips / limit) * max_examples) / total_examples
+    applied = np.empty_like(base)
     with np.errstate(over="ignore", invalid="ignore"):
-        applied = sums * scale
-        applied += base
-        return applied.astype(np.float32)
+        for block in _blocks(base.size):
+            mean = sums[block] * (((_part(clips, block) / limit) * max_examples) / total_examples)
+            mean += base[block]
+            applied[block] = mean
+    return applied
 
 
 def check_finite(values: Float32Vector, positions: Positions, *, what: str) -> None:
@@ -119,3 +130,11 @@ def check_finite(values: Float32Vector, positions: Positions, *, what: str) -> N
         first = int(np.flatnonzero(~finite)[0])
         index = positions.start + first if isinstance(positions, slice) else int(positions[first])
         raise UpdateRefused(f"{what}: expected finite values, got {values[first]} at index {index}")
+
+
+def _part(clips: Clips, block: slice) -> Clips:
+    return clips if clips.size == 1 else clips[block]
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))

@@ -107,13 +107,15 @@ class Scaling:
             raise MalformedMessage(f"model: expected {counts.sum()} sums, got an array of shape {sums.shape}")
         present = np.flatnonzero(counts)
         starts = np.cumsum(counts)[present] - counts[present]
-        # A sum may have 34 bits, and its square more than 64; the three parts of a chunk's squares do not.
-        high, low = sums >> _HALF, sums & ((1 << _HALF) - 1)
-        parts = [np.add.reduceat(a * b, starts).tolist() for a, b in ((high, high), (high, low), (low, low))]
-        squares = [0] * counts.size
-        for group, top, middle, bottom in zip(present.tolist(), *parts, strict=True):
-            squares[group] = (top << 2 * _HALF) + (middle << _HALF + 1) + bottom
-        return GroupSquares(tuple(counts.tolist()), tuple(squares))
+        squares = np.zeros(counts.size, dtype=object)
+        if max(int(sums.max()), -int(sums.min())) ** 2 * sums.size < 1 << 63:
+            squares[present] = np.add.reduceat(sums * sums, starts)
+        else:
+            # A sum may have 34 bits, and its square more than 64; the parts of a chunk's squares do not.
+            high, low = sums >> _HALF, sums & ((1 << _HALF) - 1)
+            for part, shift in ((high * high, 2 * _HALF), (high * low, _HALF + 1), (low * low, 0)):
+                squares[present] += np.add.reduceat(part, starts).astype(object) << shift
+        return GroupSquares(tuple(counts.tolist()), tuple(squares.tolist()))
 
     def _count_by_group(self, positions: Positions) -> npt.NDArray[np.int64]:
         """Return how many of the positions are in each group."""

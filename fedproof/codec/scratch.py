@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 from fedproof.errors import ConfigurationError
 
-
 Part = bytes | memoryview
 
 

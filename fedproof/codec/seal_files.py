@@ -73,12 +73,12 @@ class FileForm:
         """Return the file of the object with these words and this seed, in parts."""
         return self.prefix, np.ascontiguousarray(words, dtype=_WORD).data, self.middle, seed
 
-    def split(self, saved: bytes) -> tuple[Words, bytes]:
-        """Return the words and the seed in the uncompressed file of an object that the local SEAL saved."""
-        words_start = len(self.prefix)
-        words_end = min(words_start + self.words * _WORD.itemsize, len(saved))
-        words = np.frombuffer(saved[words_start:words_end], dtype=_WORD)
-        return words, saved[words_end + len(self.middle) :]
+    def split(self, body: bytes) -> tuple[Words, bytes]:
+        """Return the words and the seed in the body of an object that the local SEAL saved."""
+        start = len(self.prefix) - _HEADER.size
+        count = min(self.words, (len(body) - start) // _WORD.itemsize)
+        words = np.frombuffer(body, dtype=_WORD, count=count, offset=start)
+        return words, body[start + words.nbytes + len(self.middle) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +101,23 @@ class Exchange:
         entity.load(context, self.inbox.path)
 
     def save(self, entity: Any) -> bytes:
+        """Return the body of the file that SEAL saves an object as, uncompressed.
+
+        Raises:
+            ConfigurationError: its header is another, so this SEAL was built otherwise.
+        """
+        entity.save(self.outbox.path)
+        _, body = uncompress(self.outbox.read(), self.decompressor)
+        return body
+
+    def save_file(self, entity: Any) -> bytes:
         """Return the file that SEAL saves an object as, uncompressed.
 
         Raises:
             ConfigurationError: its header is another, so this SEAL was built otherwise.
         """
         entity.save(self.outbox.path)
-        return uncompress(self.outbox.read(), self.decompressor)
+        return b"".join(uncompress(self.outbox.read(), self.decompressor))
 
 
 @contextmanager
@@ -117,8 +127,8 @@ def open_exchange() -> Iterator[Exchange]:
         yield Exchange(inbox, outbox, zstandard.ZstdDecompressor())
 
 
-def uncompress(saved: bytes, decompressor: zstandard.ZstdDecompressor) -> bytes:
-    """Return the uncompressed equivalent of a file that the local SEAL saved.
+def uncompress(saved: bytes, decompressor: zstandard.ZstdDecompressor) -> tuple[bytes, bytes]:
+    """Return the header and the body of the uncompressed equivalent of a file that the local SEAL saved.
 
     Raises:
         ConfigurationError: SEAL's header is another, or the compression is not zstd.
@@ -129,8 +139,9 @@ def uncompress(saved: bytes, decompressor: zstandard.ZstdDecompressor) -> bytes:
             f"this version of TenSEAL cannot be used: expected a SEAL header with zstd, "
             f"got {saved[: _HEADER.size].hex()}"
         )
-    if compression == _NONE:
-        return saved
-    body = decompressor.decompress(memoryview(saved)[_HEADER.size :], max_output_size=_LARGEST_FILE)
+    if compression == _ZSTD:
+        body = decompressor.decompress(memoryview(saved)[_HEADER.size :], max_output_size=_LARGEST_FILE)
+    else:
+        body = saved[_HEADER.size :]
     size = _HEADER.size + len(body)
-    return _HEADER.pack(magic, header_bytes, major, minor, _NONE, reserved, size) + body
+    return _HEADER.pack(magic, header_bytes, major, minor, _NONE, reserved, size), body

@@ -6,6 +6,7 @@ when the daemon's end of its socket closes, which the kernel does however the da
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -141,12 +142,14 @@ class Worker:
 def serve(connection: socket.socket) -> None:
     """Answer the requests that come on the socket, until its other end closes."""
     _limit_memory(0)
+    with contextlib.suppress(EOFError, ConnectionError):
+        _answer_all(connection)
+
+
+def _answer_all(connection: socket.socket) -> NoReturn:
     worker: Worker | None = None
     while True:
-        try:
-            kind, body = receive_message(connection)
-        except (EOFError, ConnectionError):
-            return
+        kind, body = receive_message(connection)
         reply: tuple[Part, ...] = ()
         try:
             if kind is Kind.START:
@@ -170,7 +173,8 @@ def main() -> None:
     _confine()
     connection = socket.socket(fileno=int(sys.argv[1]))
     if sys.argv[2] == "fork":
-        _fork_workers(connection)
+        with contextlib.suppress(ConnectionError):
+            _fork_workers(connection)
     else:
         serve(connection)
 

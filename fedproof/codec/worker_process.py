@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from fedproof.codec.messages import START, Kind, Part, receive_message, send_message
+from fedproof.codec.messages import LARGEST_CHUNK, START, SUM, Kind, Part, receive_message, send_message
 from fedproof.codec.nursery import Child, start_worker
 from fedproof.codec.parameters import CodecParameters
 from fedproof.codec.secret_key import SecretKey
@@ -39,12 +39,45 @@ class Request:
     Attributes:
         kind: what it asks for.
         parts: its body.
-        doing: what it does, for the message of an error: "adding node-1's chunk 3".
+        doing: what it does, for the message of an error: "handling node 1, chunk 3".
+        reply_bytes: how many bytes the answer has; None if that is not known.
     """
 
     kind: Kind
     parts: tuple[Part, ...]
     doing: str
+    reply_bytes: int | None = 0
+
+
+def make_sum_request(
+    kind: Kind, number: int, count: int = 0, *, whose: str = "the sum", chunk: bytes = b""
+) -> Request:
+    """Return a request about a sum.
+
+    Args:
+        kind: what to do with it.
+        number: which sum.
+        count: how many chunks are in it.
+        whose: where the chunk comes from, for the message of an error.
+        chunk: what to add, to subtract or to resume from.
+
+    Raises:
+        MalformedMessage: the chunk is larger than any.
+    """
+    check_size(chunk, whose)
+    name = whose.encode()
+    reply_bytes = None if kind is Kind.TAKE else 0
+    return Request(kind, (SUM.pack(number, count, len(name)), name, chunk), f"handling {whose}", reply_bytes)
+
+
+def check_size(chunk: bytes, where: str) -> None:
+    """Check that a chunk is not larger than any, before a worker is given it.
+
+    Raises:
+        MalformedMessage: it is.
+    """
+    if len(chunk) > LARGEST_CHUNK:
+        raise MalformedMessage(f"{where}: expected at most {LARGEST_CHUNK} bytes, got {len(chunk)}")
 
 
 class WorkerProcess:
@@ -115,6 +148,8 @@ class WorkerProcess:
             send_message(connection, request.kind, *request.parts)
             kind, body = receive_message(connection)
             if kind is Kind.DONE:
+                if request.reply_bytes not in {None, len(body)}:
+                    raise ValueError(f"expected {request.reply_bytes} bytes, got {len(body)}")
                 return body
             error = _ERRORS[kind](str(body[:_LONGEST_TEXT], "utf-8", "replace"))
         except (OSError, EOFError, ValueError, KeyError) as died:

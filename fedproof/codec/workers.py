@@ -18,13 +18,19 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from fedproof.codec.messages import DECODE, ENCODE, LARGEST_CHUNK, RUN, SUM, Kind
+from fedproof.codec.messages import DECODE, ENCODE, RUN, Kind
 from fedproof.codec.parameters import CodecParameters
 from fedproof.codec.quantise import Float32Vector, Int64Vector
 from fedproof.codec.scaling import Runs
 from fedproof.codec.secret_key import SecretKey
-from fedproof.codec.worker_process import Request, SumLost, WorkerProcess
-from fedproof.errors import MalformedMessage, WorkerDied
+from fedproof.codec.worker_process import (
+    Request,
+    SumLost,
+    WorkerProcess,
+    check_size,
+    make_sum_request,
+)
+from fedproof.errors import WorkerDied
 
 # The chunks of a sum that are kept until their part of the sum is back, in case its process dies.
 _BATCH_BYTES: Final = 16 << 20
@@ -123,11 +129,14 @@ class CodecWorkers:
             head = ENCODE.pack(weight, wants_residual, piece.delta.size, len(piece.runs), piece.seed)
             runs = b"".join(RUN.pack(*run) for run in piece.runs)
             delta = np.ascontiguousarray(piece.delta, dtype=np.float32)
-            request = Request(Kind.ENCODE, (head, runs, delta.data), f"encrypting chunk {index}")
-            reply = self._ask_own([request])
-            residual_bytes = delta.nbytes if wants_residual else 0
             chunk_bytes = self.parameters.frames_in_chunk(0, delta.size) * self.parameters.update_frame_bytes
-            _check_reply(reply, chunk_bytes + residual_bytes, request)
+            request = Request(
+                Kind.ENCODE,
+                (head, runs, delta.data),
+                f"encrypting chunk {index}",
+                chunk_bytes + (delta.nbytes if wants_residual else 0),
+            )
+            reply = self._ask_own([request])
             residual = np.frombuffer(reply, dtype=np.float32, offset=chunk_bytes) if wants_residual else None
             return Encoded(bytes(reply[:chunk_bytes]), residual)
 
@@ -155,12 +164,11 @@ class CodecWorkers:
 
         def decode_one(numbered: tuple[int, bytes]) -> Int64Vector:
             index, chunk = numbered
-            _check_size(chunk, f"aggregate chunk {index}")
+            check_size(chunk, f"aggregate chunk {index}")
             head = DECODE.pack(contributors, index, length)
-            request = Request(Kind.DECODE, (head, chunk), f"decrypting chunk {index}")
-            reply = self._ask_own([request])
-            _check_reply(reply, 8 * self.parameters.values_in_chunk(index, length), request)
-            return np.frombuffer(reply, dtype=np.int64)
+            values_bytes = 8 * self.parameters.values_in_chunk(index, length)
+            request = Request(Kind.DECODE, (head, chunk), f"decrypting chunk {index}", values_bytes)
+            return np.frombuffer(self._ask_own([request]), dtype=np.int64)
 
         return self._run(decode_one, enumerate(chunks, first))
 
@@ -178,13 +186,13 @@ class CodecWorkers:
         """
         total, count = b"", 0
         for batch in _split(chunks):
-            requests = [_request(Kind.DROP, _PRIVATE_SUM)]
+            requests = [make_sum_request(Kind.DROP, _PRIVATE_SUM)]
             if count:
-                requests.append(_request(Kind.RESUME, _PRIVATE_SUM, count, chunk=total))
+                requests.append(make_sum_request(Kind.RESUME, _PRIVATE_SUM, count, chunk=total))
             for whose, chunk in batch:
-                requests.append(_request(Kind.ADD, _PRIVATE_SUM, count, whose=whose, chunk=chunk))
+                requests.append(make_sum_request(Kind.ADD, _PRIVATE_SUM, count, whose=whose, chunk=chunk))
                 count += 1
-            requests.append(_request(Kind.TAKE, _PRIVATE_SUM, count))
+            requests.append(make_sum_request(Kind.TAKE, _PRIVATE_SUM, count))
             total = bytes(_wait(self._submit(self._ask_own, requests)))
         return total
 
@@ -228,7 +236,7 @@ class CodecWorkers:
         place = index % self.processes
         with self._locks[place]:
             held = self._held[index]
-            request = _request(kind, index, held, whose=f"{whose}, chunk {index}", chunk=chunk)
+            request = make_sum_request(kind, index, held, whose=f"{whose}, chunk {index}", chunk=chunk)
             try:
                 reply = self._workers[place].ask([request])
             except SumLost:
@@ -280,14 +288,6 @@ def _wait(future: Future[Outcome]) -> Outcome:
         raise WorkerDied("codec workers: were closed") from error
 
 
-def _request(
-    kind: Kind, number: int, count: int = 0, *, whose: str = "the sum", chunk: bytes = b""
-) -> Request:
-    _check_size(chunk, whose)
-    name = whose.encode()
-    return Request(kind, (SUM.pack(number, count, len(name)), name, chunk), f"handling {whose}")
-
-
 def _split(chunks: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
     """Yield the chunks in batches; a single empty one when there are none."""
     batch: list[tuple[str, bytes]] = []
@@ -299,15 +299,3 @@ def _split(chunks: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, byte
         batch.append(each)
         size += len(each[1])
     yield batch
-
-
-def _check_size(chunk: bytes, where: str) -> None:
-    if len(chunk) > LARGEST_CHUNK:
-        raise MalformedMessage(f"{where}: expected at most {LARGEST_CHUNK} bytes, got {len(chunk)}")
-
-
-def _check_reply(reply: memoryview, expected: int, request: Request) -> None:
-    if len(reply) != expected:
-        raise WorkerDied(
-            f"codec worker: expected {expected} bytes after {request.doing}, got {len(reply)} bytes"
-        )

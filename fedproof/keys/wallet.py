@@ -46,7 +46,7 @@ def load_wallet(path: Path, password: str) -> LocalAccount:
         if not isinstance(keystore, dict):
             raise TypeError(f"a JSON {type(keystore).__name__}")
         key = Account.decrypt(keystore, password)
-    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, RecursionError) as error:
         if str(error) == "MAC mismatch":
             raise ConfigurationError(
                 f"{path}: expected the password that the keystore was made with, got another one"

@@ -12,10 +12,10 @@ from hexbytes import HexBytes
 from web3.types import BlockIdentifier, FilterParams, LogReceipt, TxReceipt
 
 from fedproof.digests import Address, Digest, as_address, checksum_address
-from fedproof.errors import ConfigurationError
+from fedproof.errors import ConfigurationError, LedgerError
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.encoding import decode_event
-from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.endpoint import Endpoint, reading_answer
 from fedproof.ledger.events import (
     Event,
     ExclusionReason,
@@ -101,7 +101,7 @@ class Ledger:
         self._address = cast("ChecksumAddress", checksum_address(contract))
         self._eth = endpoint.web3.eth
         self._contract = self._eth.contract(address=self._address, abi=cast("Any", artifact.abi))
-        self.chain_id = endpoint.ask("eth_chainId", lambda: self._eth.chain_id)
+        self.chain_id = _as_uint64(endpoint.ask("eth_chainId", lambda: self._eth.chain_id), "chain")
         code = endpoint.ask("eth_getCode", lambda: self._eth.get_code(self._address))
         artifact.verify_code(bytes(code), where=f"{self._address} at {endpoint.url}, chain {self.chain_id}")
 
@@ -149,7 +149,9 @@ class Ledger:
 
     def block_number(self) -> int:
         """Return the newest block's number."""
-        return int(self._endpoint.ask("eth_blockNumber", lambda: self._eth.block_number))
+        return _as_uint64(
+            self._endpoint.ask("eth_blockNumber", lambda: self._eth.block_number), "newest block"
+        )
 
     def block(self, number: int) -> BlockRef:
         """Return a block by its number."""
@@ -170,7 +172,8 @@ class Ledger:
                 "toBlock": BlockNumber(last),
             }
             logs += self._endpoint.ask("eth_getLogs", lambda query=query: self._eth.get_logs(query))  # type: ignore[misc]
-        return _decode_logs(logs)
+        with reading_answer("eth_getLogs"):
+            return _decode_logs(logs)
 
     def catch_up(self, history: History, *, to_block: int | None = None) -> list[Event]:
         """Replay what has happened since into a history, and return it.
@@ -195,12 +198,14 @@ class Ledger:
     def member(self, node: Address) -> Member:
         """Return a node's standing."""
         status, first_round, last_committed, last_attested = self._view("member", node)
-        return Member(MemberStatus(status), first_round, last_committed, last_attested)
+        with reading_answer("member"):
+            return Member(MemberStatus(status), first_round, last_committed, last_attested)
 
     def round(self, number: int) -> Round:
         """Return a round's standing; a round that has not been opened is in Phase.NONE."""
         phase, *rest = self._view("round", number)
-        return Round(Phase(phase), *rest)
+        with reading_answer("round"):
+            return Round(Phase(phase), *rest)
 
     def policy(self) -> OnChainPolicy:
         """Return the policy that the next round will follow; its digest is zero before there is one."""
@@ -346,11 +351,24 @@ class Ledger:
         signer = self._signer()
         call = {"to": self._address, "data": self._contract.encode_abi(name, args=arguments)}
         receipt = self._endpoint.send(signer, call, what=f"{name} by {signer.address}")
-        return _make_receipt(receipt)
+        with reading_answer("eth_getTransactionReceipt"):
+            return _make_receipt(receipt)
 
     def _fetch_block(self, which: BlockIdentifier) -> BlockRef:
         block = self._endpoint.ask("eth_getBlockByNumber", lambda: self._eth.get_block(which))
-        return BlockRef(int(block["number"]), Digest(bytes(block["hash"])), int(block["timestamp"]))
+        with reading_answer("eth_getBlockByNumber"):
+            return BlockRef(
+                _as_uint64(block["number"], "block"),
+                Digest(bytes(block["hash"])),
+                _as_uint64(block["timestamp"], "timestamp"),
+            )
+
+
+def _as_uint64(number: object, what: str) -> int:
+    # What is larger Python may refuse to print.
+    if not isinstance(number, int) or not 0 <= number < 1 << 64:
+        raise LedgerError(f"{what}: expected a number from 0 to 2^64 - 1, got another answer")
+    return number
 
 
 def _make_receipt(receipt: TxReceipt) -> Receipt:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from eth_account.datastructures import SignedTransaction
@@ -27,7 +29,13 @@ from fedproof.ledger.reverts import decode_revert
 
 Answer = TypeVar("Answer")
 
+# py_ecc, which comes with eth-account, lets Python recurse 100,000 deep: then an answer of nothing but
+# brackets overruns the stack of the C code that parses it. py-evm, in the development chain, needs this much.
+sys.setrecursionlimit(min(sys.getrecursionlimit(), 12 * 1024))
+
 _NO_ANSWER = (RequestException, BadResponseFormat, json.JSONDecodeError)
+_OTHER_FORM = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+_MOST_QUOTED = 300
 _DEFAULT_TIP = Wei(10**9)
 _NONCE_ATTEMPTS = 4
 # JSON-RPC has no codes for these; the phrases are those of geth, reth, anvil, Nethermind, Besu and Erigon.
@@ -103,12 +111,14 @@ class Endpoint:
         pause_s = self._backoff_s
         for attempt in range(1, self._attempts + 1):
             try:
-                return request()
+                with reading_answer(f"{self.url}: {what}"):
+                    return request()
             except _NO_ANSWER as error:
                 if attempt == self._attempts:
                     raise LedgerUnreachable(
                         f"{self.url}: expected an answer to {what}, got none in {attempt} attempts over "
-                        f"{time.monotonic() - started:.1f} s (last: {error}); is the chain running?"
+                        f"{time.monotonic() - started:.1f} s (last: {str(error)[:_MOST_QUOTED]}); "
+                        "is the chain running?"
                     ) from error
             except ContractLogicError as error:
                 raise decode_revert(_revert_data(error), what=f"{self.url}: {what}") from error
@@ -236,10 +246,31 @@ class Endpoint:
         return receipt
 
 
+@contextmanager
+def reading_answer(where: str) -> Iterator[None]:
+    """Translate what reading an answer raises when it is JSON, but not as the chain's interface has it.
+
+    Raises:
+        LedgerError: it is not.
+    """
+    try:
+        yield
+    except (Web3Exception, *_NO_ANSWER):
+        raise
+    except _OTHER_FORM as error:
+        raise LedgerError(
+            f"{where}: expected an answer as Ethereum's JSON-RPC has it, got another: "
+            f"{type(error).__name__}: {str(error)[:_MOST_QUOTED]}"
+        ) from error
+
+
 def _revert_data(error: ContractLogicError) -> bytes:
     data = error.data
     if isinstance(data, str) and data.startswith("0x"):
-        return bytes.fromhex(data[2:])
+        try:
+            return bytes.fromhex(data[2:])
+        except ValueError:
+            pass
     return b""
 
 
@@ -247,4 +278,5 @@ def _rpc_message(error: Web3Exception) -> str:
     """Return what the endpoint said, without web3's rendering of the whole response."""
     response = getattr(error, "rpc_response", None) or {}
     said = response.get("error") if isinstance(response, dict) else None
-    return str(said["message"]) if isinstance(said, dict) and "message" in said else str(error)
+    message = said["message"] if isinstance(said, dict) and "message" in said else error
+    return str(message)[:_MOST_QUOTED]

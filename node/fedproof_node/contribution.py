@@ -83,8 +83,8 @@ class Contributor:
         A crash before the journal's entry costs the work and nothing else: nothing has left the node.
         """
         try:
-            facts, change, examples = self._train(record, history)
             secret_key = self._keys.open(record.epoch, history)
+            facts, change, examples = self._train(record, history)
             update, residual = self._encrypt(facts, change, examples=examples, secret_key=secret_key)
         except (ConfigurationError, WorkerDied, PeerError) as error:
             raise UpdateRefused(str(error)) from error
@@ -162,7 +162,6 @@ class Contributor:
         self._check_deadline(record)
         base = self._load_base(record)
         facts = self._membership.facts(record, history, layout=self._models.layout, base=base)
-        self._keys.open(record.epoch, history)  # before the hours that training may take
         self._log.info("phase", round=number, phase="training")
         outcome = self._trainer.train(base.flat, round_number=number)
         self._log.info(
@@ -189,21 +188,18 @@ class Contributor:
 
         The workers encrypt while this process hashes and writes what they have done.
         """
-        number = facts.round
-        encoding = facts.encoding
+        number, encoding = facts.round, facts.encoding
         has_feedback = self._membership.policy.codec.error_feedback
         self._log.info("phase", round=number, phase="encrypting")
         started = time.perf_counter()
         manifest = facts.update_manifest(self._membership.node, examples=examples)
-        with CodecWorkers(
-            encoding.parameters, processes=self._codec_processes, secret_key=secret_key
-        ) as workers:
+        weight = encoding.scaling.compute_weight(examples)
+        processes = self._codec_processes
+        with CodecWorkers(encoding.parameters, processes=processes, secret_key=secret_key) as workers:
 
             def encrypt() -> Iterator[bytes]:
-                weight = encoding.scaling.compute_weight(examples)
-                pieces = encoding.pieces(change)
-                encoded = workers.encode(pieces, weight=weight, wants_residual=has_feedback)
-                for index, piece in enumerate(encoded):
+                pieces = workers.encode(encoding.pieces(change), weight=weight, wants_residual=has_feedback)
+                for index, piece in enumerate(pieces):
                     if has_feedback:
                         encoding.store_residual(change, index, piece)
                     yield piece.chunk

@@ -12,7 +12,7 @@ from fedproof.digests import Address
 from fedproof.errors import PolicyMismatch
 from fedproof.ledger.history import History, RoundRecord
 from fedproof.manifest import Contribution
-from fedproof.model import Model, ModelLayout, compute_values_digest
+from fedproof.model import Model, ModelLayout
 from fedproof.policy import Policy
 from fedproof_node.verification import RoundFacts
 
@@ -71,7 +71,7 @@ class Membership:
             epoch=record.epoch,
             policy_digest=policy.digest,
             base_model=record.base_model,
-            base_values=compute_values_digest(base.flat),
+            base_values=base.values_digest,
             encoding=encoding,
             contributions=tuple(
                 Contribution(node, *record.commitments[node]) for node in record.contributors

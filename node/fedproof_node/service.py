@@ -23,6 +23,7 @@ from fedproof_node.daemon import Daemon, Parts
 from fedproof_node.epoch import KeyRing
 from fedproof_node.journal import Journal
 from fedproof_node.membership import Membership
+from fedproof_node.memory import return_freed_buffers
 from fedproof_node.models import ModelShelf
 from fedproof_node.patience import Patience
 from fedproof_node.relay import Relay
@@ -76,6 +77,7 @@ def run_node(
         NetworkError: the aggregator does not answer.
         DigestMismatch: the aggregator serves another federation.
     """
+    return_freed_buffers()
     with _open_daemon(config, password=password, log=log) as daemon:
         daemon.run(poll_interval_s=config.poll_interval_s, until_round=until_round)
 

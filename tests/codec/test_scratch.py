@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from fedproof.codec import Codec
 from fedproof.codec.cipher import SumDecryptor, UpdateEncryptor
-from fedproof.codec.scratch import open_scratch
+from fedproof.codec.scratch import Scratch, ScratchPipe, open_outbox, open_scratch
 
 
 @pytest.fixture(params=["memory", "folder"])
@@ -19,6 +20,7 @@ def in_folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Both kinds: a file in memory, and where a system has none, one in a folder."""
     if request.param == "folder":
         monkeypatch.delattr(os, "memfd_create", raising=False)
+        monkeypatch.delattr(fcntl, "F_SETPIPE_SZ", raising=False)
     elif not hasattr(os, "memfd_create"):
         pytest.skip("this system has no files in memory")
     return bool(request.param == "folder")
@@ -53,6 +55,25 @@ def test_nothing_is_left_behind(in_folder: bool) -> None:
         use_and_fail()
     assert not paths[0].exists()
     assert not in_folder or not paths[0].parent.exists()
+
+
+def test_a_pipe_holds_what_is_written_at_a_time() -> None:
+    """As much as was asked for is written by path without waiting, and read whole, again and again."""
+    if not hasattr(fcntl, "F_SETPIPE_SZ"):
+        pytest.skip("this system's pipes have one size")
+    with open_outbox(98_304) as outbox:
+        assert isinstance(outbox, ScratchPipe)
+        for content in (b"1" * 98_304, b"short", b"2" * 66_000):
+            Path(outbox.path).write_bytes(content)
+            assert outbox.read() == content
+
+
+def test_a_file_serves_where_no_pipe_is_large_enough() -> None:
+    """A user whose pipes may take no more memory gets a file, rather than a process that waits for itself."""
+    with open_outbox(1 << 40) as outbox:
+        assert isinstance(outbox, Scratch)
+        Path(outbox.path).write_bytes(b"content")
+        assert outbox.read() == b"content"
 
 
 @pytest.mark.usefixtures("in_folder")

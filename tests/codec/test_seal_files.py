@@ -26,7 +26,7 @@ def test_splitting_returns_what_was_joined() -> None:
     form = FileForm.learn(saved, prefix_bytes=3, words=5, middle_bytes=2)
     file = b"".join(form.join(words, bytes(range(64))))
     assert file == saved[:16] + prefix + words.tobytes() + middle + bytes(range(64))
-    split_words, seed = form.split(file)
+    split_words, seed = form.split(file[16:])
     assert split_words.tolist() == words.tolist()
     assert seed == bytes(range(64))
 
@@ -42,8 +42,8 @@ def test_another_size_is_refused(change: int) -> None:
 @pytest.mark.parametrize("position", [0, 2, 5])
 def test_another_header_is_refused(position: int) -> None:
     """Another magic number, header size or compression is refused."""
-    saved = bytearray(make_file(b"body"))
-    assert uncompress(bytes(saved), zstandard.ZstdDecompressor()) == bytes(saved)
+    saved = bytearray(make_file(b"body", size=20))
+    assert b"".join(uncompress(bytes(saved), zstandard.ZstdDecompressor())) == bytes(saved)
     saved[position] = 1
     with pytest.raises(ConfigurationError, match="expected a SEAL header with zstd"):
         uncompress(bytes(saved), zstandard.ZstdDecompressor())
@@ -53,4 +53,4 @@ def test_uncompressing_corrects_the_header() -> None:
     """The uncompressed file says that it is uncompressed, and its own size."""
     body = b"body" * 10
     saved = make_file(zstandard.compress(body), compression="02", size=99)
-    assert uncompress(saved, zstandard.ZstdDecompressor()) == make_file(body, size=16 + len(body))
+    assert b"".join(uncompress(saved, zstandard.ZstdDecompressor())) == make_file(body, size=16 + len(body))

@@ -322,6 +322,7 @@ def lie(kind: int, body: bytes, *, size: int | None = None) -> bytes:
         lie(Kind.DONE, b"", size=LARGEST_BODY + 1),
         lie(Kind.DONE, b"", size=2**32 - 1),
         lie(Kind.DONE, b"abc", size=4),
+        lie(Kind.DONE, b"abc"),
         lie(Kind.ADD, b""),
         lie(255, b""),
         b"\x80\x04",

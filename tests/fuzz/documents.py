@@ -13,7 +13,7 @@ from fedproof.manifest import AggregateManifest, UpdateManifest, compute_header_
 from fedproof.model import ModelLayout, decode_clips, encode_clips
 from fedproof.policy import Policy
 from fedproof.wire.aggregation_pb2 import Header
-from tests.fuzz.registry import refusing, require_same, skip, target
+from tests.fuzz.registry import LONGEST_REPORT, refusing, require_same, skip, target
 
 
 @target(max_bytes=2048)
@@ -55,7 +55,7 @@ def policy_toml(raw: bytes) -> None:
         document = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError):
         skip()
-    with refusing(ConfigurationError):
+    with refusing(ConfigurationError, longest_message=LONGEST_REPORT):
         parsed = parse_document(document, Policy, where="policy")
     assert Policy.parse(parsed.canonical()) == parsed == _parse_toml(parsed.dump_toml())
 

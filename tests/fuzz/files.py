@@ -19,9 +19,9 @@ from fedproof.model import load_model, save_model
 from fedproof.store import ObjectStore
 from fedproof.tasks.idx import load_idx
 from fedproof.wire.aggregation_pb2 import Header
-from tests.fuzz.registry import refusing, require_same, skip, target
+from tests.fuzz.registry import LONGEST_REPORT, refusing, require_same, skip, target
 
-PASSWORD = "fuzz"  # noqa: S105
+PASSWORD = "fuzz"
 # What a guess may cost here; the code under test allows more, which a fuzzer has no time for.
 _MOST_COST = 1 << 10
 
@@ -70,7 +70,7 @@ def certificate(raw: bytes) -> None:
 @target(max_bytes=1024)
 def address_book(raw: bytes) -> None:
     """`config.load_address_book`: what `fedproof deploy` wrote."""
-    with refusing(ConfigurationError):
+    with refusing(ConfigurationError, longest_message=LONGEST_REPORT):
         book = load_address_book(_as_file(raw))
     assert len(book.contract) == 20
 
@@ -121,10 +121,15 @@ def _skip_costly_keystore(raw: bytes) -> None:
         skip()
 
 
+def scratch_folder() -> Path | None:
+    """Return where files are fast, if there is such a place."""
+    shared_memory = Path("/dev/shm")
+    return shared_memory if shared_memory.is_dir() else None
+
+
 @cache
 def _folder() -> Path:
-    shared_memory = Path("/dev/shm")
-    folder = TemporaryDirectory(dir=shared_memory if shared_memory.is_dir() else None)
+    folder = TemporaryDirectory(dir=scratch_folder())
     atexit.register(folder.cleanup)
     return Path(folder.name)
 

@@ -17,7 +17,9 @@ FOUND = Path(__file__).parent / "found"
 """What fuzzing writes: inputs that reach something new, and those that break something. Git ignores it."""
 
 # A refusal travels in a gRPC status, whose limit is 8 KiB, and stands in logs and journals.
-_LONGEST_MESSAGE = 100000
+LONGEST_MESSAGE = 1000
+# The author of a document is told of each key that is wrong in it.
+LONGEST_REPORT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +73,17 @@ class _Refused(Exception):
 
 
 @contextmanager
-def refusing(*errors: type[FedproofError]) -> Iterator[None]:
+def refusing(*errors: type[FedproofError], longest_message: int = LONGEST_MESSAGE) -> Iterator[None]:
     """Take these errors, and no other, for a refusal; its message has to fit a log's line."""
     try:
         yield
     except errors as error:
-        assert len(str(error)) <= _LONGEST_MESSAGE, f"a message of {len(str(error))} characters"
+        _check_message(str(error), longest_message)
         raise _Refused from error
+
+
+def _check_message(message: str, longest: int) -> None:
+    assert len(message) <= longest, f"a message of {len(message)} characters"
 
 
 def require_same(again: bytes, raw: bytes) -> None:

@@ -10,15 +10,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import numpy as np
 from eth_account import Account
+from eth_utils.abi import event_abi_to_log_topic
 
+from fedproof.codec.messages import Kind
 from fedproof.digests import encode_fields
 from fedproof.keys.tls import make_authority
 from fedproof.keys.wrapping import wrap
+from fedproof.ledger.artifact import load_artifact
+from fedproof.manifest import AggregateManifest
+from fedproof.merkle import leaf_digest
 from fedproof.model import Model, encode_clips, save_model
-from tests.fuzz import files, keys
+from fedproof.wire.aggregation_pb2 import Chunk, DownloadResponse, Header, UploadRequest, UploadStart
+from tests.fuzz import files, keys, workers
+from tests.fuzz import wire as streams
 from tests.fuzz.registry import CORPUS
 from tests.fuzz.samples import AGGREGATE, LAYOUT, NODES, POLICY, UPDATE, make_header, make_wrapped_keys
 
@@ -77,6 +85,102 @@ def of_keys() -> Seeds:
     yield "stored_header", "valid", make_header(UPDATE.encode()).SerializeToString()
 
 
+def of_workers() -> Seeds:
+    """Yield what `tests.fuzz.workers` begins with."""
+    done = struct.Struct("<BI")
+
+    def reply(body: bytes, kind: Kind = Kind.DONE) -> bytes:
+        return done.pack(kind, len(body)) + body
+
+    chunk = reply(workers.CHUNK)
+    yield "worker_reply", "valid_add", b"\x00" + 2 * reply(b"")
+    yield "worker_reply", "valid_take", b"\x01" + reply(b"") + reply(b"sum")
+    yield "worker_reply", "valid_sum", b"\x02" + 3 * reply(b"") + reply(b"sum")
+    yield "worker_reply", "valid_decode", b"\x03" + reply(bytes(8 * workers.VALUES))
+    yield "worker_reply", "valid_encode", b"\x04" + chunk
+    yield "worker_reply", "valid_encode_residual", b"\x05" + reply(workers.CHUNK + bytes(4 * workers.VALUES))
+    yield "worker_reply", "refusal", b"\x00" + reply(b"text \xff", Kind.MALFORMED_MESSAGE)
+    yield "worker_reply", "long_refusal", b"\x00" + reply(b"x" * 5000, Kind.CONFIGURATION_ERROR)
+    yield "worker_reply", "sum_lost", b"\x00" + reply(b"", Kind.SUM_LOST)
+    yield "worker_reply", "request", b"\x00" + reply(b"", Kind.ADD)
+    yield "worker_reply", "unknown_kind", b"\x00\xff" + bytes(4)
+    yield "worker_reply", "huge_body", b"\x00" + done.pack(Kind.DONE, 2**32 - 1)
+    yield "worker_reply", "silence", b"\x00"
+    yield "worker_reply", "sums_too_many", b"\x03" + reply(bytes(8 * workers.VALUES + 8))
+
+
+def of_streams() -> Seeds:
+    """Yield what `tests.fuzz.wire` begins with."""
+    start = streams.make_upload()
+    chunk = UploadRequest(chunk=Chunk(index=0, data=bytes(100)))
+    yield "upload", "valid_header", streams.make_stream(UploadRequest(start=start))
+    yield "upload", "bad_chunk", streams.make_stream(UploadRequest(start=start), chunk)
+    yield "upload", "chunk_first", streams.make_stream(chunk)
+    yield "upload", "two_starts", streams.make_stream(UploadRequest(start=start), UploadRequest(start=start))
+    yield "upload", "manifest_of_a_sum", streams.make_stream(UploadRequest(start=_spoil(start, AGGREGATE)))
+    data = (b"chunk 0", b"chunk 1")
+    manifest = streams.FACTS.aggregate_manifest().encode()
+    header = Header(manifest=manifest, chunk_digests=[leaf_digest(each) for each in data])
+    parts = [DownloadResponse(chunk=Chunk(index=i, data=each)) for i, each in enumerate(data)]
+    yield "download", "valid", streams.make_stream(DownloadResponse(header=header), *parts)
+    yield "download", "out_of_order", streams.make_stream(DownloadResponse(header=header), *reversed(parts))
+    yield "download", "no_header", streams.make_stream(*parts)
+
+
+def _spoil(start: UploadStart, manifest: AggregateManifest) -> UploadStart:
+    header = Header(manifest=manifest.encode(), chunk_digests=start.header.chunk_digests[:2])
+    return UploadStart(round=start.round, node=start.node, header=header)
+
+
+def of_chains() -> Seeds:
+    """Yield what `tests.fuzz.chain` begins with."""
+
+    def answer(question: int, result: object) -> bytes:
+        return bytes([question]) + json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
+
+    word = "0x" + "00" * 31 + "01"
+    block = {"number": "0x1", "hash": word, "timestamp": "0x5", "parentHash": word, "extraData": "0x"}
+    entry = encode_event(NODES[0])
+    yield "ledger_answer", "valid_block_number", answer(0, "0x10")
+    yield "ledger_answer", "valid_block", answer(1, block)
+    yield "ledger_answer", "valid_no_events", answer(2, [])
+    yield "ledger_answer", "valid_event", answer(2, [entry])
+    yield "ledger_answer", "event_without_topics", answer(2, [entry | {"topics": []}])
+    yield "ledger_answer", "valid_history_hash", answer(3, word)
+    yield "ledger_answer", "valid_member", answer(4, word + word[2:] * 3)
+    yield "ledger_answer", "valid_round", answer(5, word + word[2:] * 20)
+    yield "ledger_answer", "valid_policy", answer(6, word + word[2:] * 6)
+    yield "ledger_answer", "valid_key_maker", answer(7, word)
+    yield "ledger_answer", "not_a_number", answer(0, "zz")
+    yield "ledger_answer", "null", answer(3, None)
+    yield "ledger_answer", "many_digits", answer(0, "0x" + "f" * 4000)
+    yield "ledger_answer", "deep", b"\x00" + b"[" * 4000
+    error = {"code": 3, "message": "execution reverted", "data": "0xzz"}
+    yield (
+        "ledger_answer",
+        "revert",
+        b"\x03" + json.dumps({"jsonrpc": "2.0", "id": 1, "error": error}).encode(),
+    )
+
+
+def encode_event(node: bytes) -> dict[str, object]:
+    """Return the log of a node's suspension, as an endpoint has it."""
+    entry = load_artifact().entries("event")["MemberSuspended"]
+    topic = event_abi_to_log_topic(cast("Any", entry))
+    hashes = "0x" + "22" * 32
+    return {
+        "address": "0x" + "02" * 20,
+        "topics": ["0x" + topic.hex(), "0x" + "00" * 12 + node.hex()],
+        "data": "0x",
+        "blockNumber": "0x1",
+        "blockHash": hashes,
+        "transactionHash": hashes,
+        "transactionIndex": "0x0",
+        "logIndex": "0x0",
+        "removed": False,
+    }
+
+
 def of_files() -> Seeds:
     """Yield what `tests.fuzz.files` begins with."""
     with TemporaryDirectory() as name:
@@ -105,7 +209,15 @@ def of_files() -> Seeds:
     yield "idx", "many_items", bytes([0, 0, 8, 3]) + struct.pack(">III", 2**32 - 1, 2, 3)
 
 
-SOURCES: tuple[Callable[[], Seeds], ...] = (of_documents, of_chunks, of_keys, of_files)
+SOURCES: tuple[Callable[[], Seeds], ...] = (
+    of_documents,
+    of_chunks,
+    of_keys,
+    of_files,
+    of_workers,
+    of_chains,
+    of_streams,
+)
 
 
 def main() -> None:

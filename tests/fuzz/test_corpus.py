@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.registry import CORPUS
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import all_targets
+
+TARGETS = all_targets()
 
 MOST_BYTES = 300_000
 

@@ -11,8 +11,6 @@ from fedproof.errors import FedproofError
 
 MOST_SECONDS = 1e-3
 MOST_BYTES = 1 << 20
-# gRPC ends a call whose status takes more than 8 KiB, and a message stands in logs and journals.
-LONGEST_MESSAGE = 1000
 
 _REPETITIONS = 15
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fuzz.registry import LONGEST_MESSAGE
 from tests.hostile import chunk_kinds, document_kinds, file_kinds, key_kinds, policy_kinds
-from tests.hostile.kind import LONGEST_MESSAGE, MOST_BYTES, MOST_SECONDS, Kind, measure
+from tests.hostile.kind import MOST_BYTES, MOST_SECONDS, Kind, measure
 
 TABLES = (chunk_kinds, document_kinds, policy_kinds, key_kinds, file_kinds)
 KINDS = [kind for table in TABLES for kind in table.kinds()]

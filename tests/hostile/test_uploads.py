@@ -8,7 +8,7 @@ import pytest
 
 from fedproof.merkle import leaf_digest
 from tests.aggregator.world import World, encrypted, refusal
-from tests.hostile.kind import LONGEST_MESSAGE
+from tests.fuzz.registry import LONGEST_MESSAGE
 from tests.hostile.upload_kinds import Attack, attacks
 
 ATTACKS = list(attacks())

@@ -10,7 +10,7 @@ import grpc
 INTERNAL = grpc.StatusCode.INTERNAL
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 TOO_LARGE = grpc.StatusCode.RESOURCE_EXHAUSTED
-TOO_EARLY = grpc.StatusCode.FAILED_PRECONDITION
+DENIED = grpc.StatusCode.PERMISSION_DENIED
 
 # gRPC's own words; the specification gives a message that does not parse this status.
 _NO_MESSAGE = "Exception deserializing request!"
@@ -72,9 +72,8 @@ def _of_varints() -> Iterator[Message]:
     for name, (what, raw) in rows.items():
         yield Message(name, what, raw, INTERNAL, _NO_MESSAGE)
     negative = field(1, b"\x08" + varint((1 << 64) - 1) + field(2, bytes(20)))
-    yield Message(
-        "round_negative", "round -1", negative, INVALID, "expected an admitted node|expected an address"
-    )
+    words = "round 4294967295, .*: expected an admitted node, its status is NONE"
+    yield Message("round_negative", "round -1, of nobody's", negative, DENIED, words)
     chunk = field(2, b"\x08" + varint((1 << 64) - 1) + field(2, b"x"))
     yield Message(
         "index_negative", "chunk -1, and no header", chunk, INVALID, "start message first, got chunk"

@@ -53,7 +53,7 @@ def test_init_makes_everything_a_node_needs(tmp_path: Path) -> None:
         "init", folder, "--name", "hospital", "--task", TOY, "--task-setting", "hospital=2",
         "--task-setting", "label=north wing", "--target", "localhost:7443", "--authority",
         tmp_path / "authority", "--policy", tmp_path / "policy.toml", "--address-book",
-        tmp_path / "book.json", "--password-file", tmp_path / "password", "--json",
+        tmp_path / "book.json", "--codec-processes", "2", "--password-file", tmp_path / "password", "--json",
         password=None,
     )  # fmt: skip
     assert result.exception is None, result.output
@@ -65,6 +65,7 @@ def test_init_makes_everything_a_node_needs(tmp_path: Path) -> None:
     }
     assert WrappingKey.load(config.wrapping_key, PASSWORD).public_bytes
     assert config.task.settings == {"hospital": 2, "label": "north wing"}
+    assert config.codec_processes == 2
     assert config.policy.resolve() == (tmp_path / "policy.toml").resolve()
     assert config.chain.password_file is not None
     certificate = x509.load_pem_x509_certificate(config.tls.certificate.read_bytes())

@@ -41,6 +41,7 @@ def test_example_is_valid_and_complete() -> None:
         ({"verify__chunk": 3}, "verify.chunk: unknown key"),
         ({"verify__chunks": 0}, "verify.chunks.*: expected"),
         ({"verify__chunks": "some"}, "verify.chunks.*: expected 'all'"),
+        ({"codec_processes": -1}, "codec_processes: expected greater than or equal to 0, got -1"),
         ({"poll_interval_s": 0}, "poll_interval_s: expected greater than 0, got 0"),
         ({"exit_after_round": "5"}, "exit_after_round: expected .*integer"),
         ({"chain__contract": "0x1234"}, "chain.contract: expected an address"),

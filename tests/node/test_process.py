@@ -113,3 +113,24 @@ def test_interruption_while_encrypting(tmp_path: Path) -> None:
         header = site.aggregator.servicer.headers[1, site.address]
         leaves = [Digest(raw) for raw in header.chunk_digests]
         assert compute_header_root(header.manifest, leaves) == commitment.update_root
+
+
+def read_memory_mib(pid: int, name: str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_update_takes_little_memory(tmp_path: Path) -> None:
+    """From the trained model to the last chunk's receipt, the daemon takes that model and 16 MiB."""
+    model_mib = 4 * 9_000_000 / (1 << 20)
+    with open_site(tmp_path, task="tests.node.toy_task:Large") as site:
+        site.register_and_admit()
+        site.begin_epoch()
+        with running_node(site) as process:
+            before = read_memory_mib(process.pid, "VmRSS")
+            site.operator.open_round(1)
+            await_event(process, "phase", "encrypting")
+            Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak starts anew
+            await_event(process, "uploaded")
+            assert read_memory_mib(process.pid, "VmHWM") - before < model_mib + 16
