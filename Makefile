@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # An index that cannot be reached is passed over.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help install tools demo test check format generate bench clean
+.PHONY: help install tools demo test fuzz check format generate bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ demo: install ## five rounds among three hospitals on an embedded chain, then th
 
 test: install tools ## every test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+# For each parser; 2 run at a time. Needs Linux on x86-64, where atheris has builds.
+SECONDS ?= 20
+
+fuzz: install ## feed each parser a fuzzer's bytes, for SECONDS=20 each
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 check: install tools ## lint, types, and generated files are fresh
 	$(BIN)/ruff check .

@@ -270,6 +270,9 @@ def measure(
                 "contributors": contributors, "parameters": parameters, "bits": bits, "streams": streams,
                 **_run_round(site, daemon, memory),
             }  # fmt: skip
+        except grpc.RpcError as error:
+            daemon.terminate()
+            raise RuntimeError(f"the aggregator's last words: {daemon.communicate()[0][-2000:]}") from error
         finally:
             daemon.terminate()
             daemon.wait()

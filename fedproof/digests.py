@@ -10,8 +10,6 @@ import hashlib
 import struct
 from typing import NewType
 
-from eth_utils.address import to_checksum_address
-
 from fedproof.errors import MalformedMessage
 
 Digest = NewType("Digest", bytes)
@@ -60,6 +58,8 @@ def as_address(raw: bytes | str, what: str) -> Address:
 
 def checksum_address(address: Address) -> str:
     """Return the address as mixed-case hex text (EIP-55)."""
+    from eth_utils.address import to_checksum_address  # half of what a codec worker would import
+
     return str(to_checksum_address(address))
 
 
@@ -156,7 +156,9 @@ def decode_text(field: bytes, what: str) -> str:
     try:
         return field.decode()
     except UnicodeDecodeError as error:
-        raise MalformedMessage(f"{what}: expected UTF-8 text, got byte {error.start} of {field[:40]!r}") from error
+        raise MalformedMessage(
+            f"{what}: expected UTF-8 text, got byte {error.start} of {field[:40]!r}"
+        ) from error
 
 
 def tagged_digest(tag: str, *fields: bytes | int | str | float) -> Digest:

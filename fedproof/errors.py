@@ -16,6 +16,7 @@
     │   └── Reverted            the contract refused; carries the custom error's name and arguments
     ├── NetworkError            the aggregator did not answer, after bounded retries
     └── WorkerDied              a child process was killed, or crashed
+        └── SumLost             and with it a running sum, which has to be begun anew
 
 A message says what was expected, what came, and where.
 """
@@ -97,3 +98,7 @@ class NetworkError(FedproofError):
 
 class WorkerDied(FedproofError):
     """A child process (training, or adding up) was killed or crashed; a new one can do its work again."""
+
+
+class SumLost(WorkerDied):
+    """The process that held a running sum is gone, and the sum with it; the next chunk begins it anew."""

@@ -276,7 +276,7 @@ seed = {model.seed}  # under which every node builds that first model
 bits = {codec.bits}  # for each value of an update
 max_contributors = {codec.max_contributors}
 clip = {codec.clip!r}  # bound of an update's every value in the first round; later clips are at most this
-clip_margin = {codec.clip_margin!r}  # x what a node's changes in a tensor come to = its next clip; 0: clips stay
+clip_margin = {codec.clip_margin!r}  # x a node's usual change in a tensor = its next clip; 0: clips stay
 keep_one_in = {codec.keep_one_in}  # of so many consecutive values one travels, drawn anew each round
 error_feedback = {str(codec.error_feedback).lower()}  # what an update leaves unsent goes into the node's next
 

@@ -32,7 +32,7 @@ def explain_waiting(
         expected_nodes=config.expected_nodes,
         admitted=len(view.admitted()),
     )
-    return reason if reason is not None else explain_epoch(view, key_relay)
+    return reason if reason is not None else explain_epoch(view, key_relay, policy=policy)
 
 
 def explain_cohort(
@@ -56,7 +56,7 @@ def explain_cohort(
     return None
 
 
-def explain_epoch(view: LedgerView, key_relay: KeyRelay) -> str | None:
+def explain_epoch(view: LedgerView, key_relay: KeyRelay, *, policy: Policy) -> str | None:
     """Return why the nodes cannot have the key yet, or nothing when they can."""
     epoch, key_maker = view.current_epoch(), view.key_maker()
     number = 0 if epoch is None else epoch.number
@@ -64,6 +64,12 @@ def explain_epoch(view: LedgerView, key_relay: KeyRelay) -> str | None:
         return f"{checksum_address(key_maker)} was asked for epoch {number + 1} and has not published it"
     if epoch is None:
         return "no epoch is published, and nobody has been asked for one (`fedproof admin epoch`)"
+    context = policy.codec_parameters().digest
+    if epoch.context_digest != context:
+        return (
+            f"epoch {epoch.number} is of another codec ({epoch.context_digest.hex()}) than the policy's "
+            f"({context.hex()}), ask for another (`fedproof admin epoch`)"
+        )
     recipients = key_relay.find_recipients(epoch)
     if recipients is None:
         return f"the wrapped keys of epoch {number} have not come from {checksum_address(epoch.key_maker)}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -26,8 +28,8 @@ from fedproof_aggregator.intake import Intake
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
 from fedproof_aggregator.server import (
-    MESSAGES_AT_ONCE,
     PATIENCE_S,
+    STREAMS_AT_WORK,
     compute_stream_limit,
     start_server,
 )
@@ -36,6 +38,8 @@ from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import TermsShelf, verify_policy
 from fedproof_aggregator.turnstile import Turnstile
 from fedproof_aggregator.view import LedgerView
+
+_M_ARENA_MAX: Final = -8  # malloc.h
 
 
 def run_aggregator(config: AggregatorConfig, *, logger: FilteringBoundLogger) -> None:
@@ -47,6 +51,7 @@ def run_aggregator(config: AggregatorConfig, *, logger: FilteringBoundLogger) ->
         PolicyMismatch: the ledger has adopted another policy.
         LedgerError: the chain cannot be reached at the start, or the contract is another one.
     """
+    share_memory_among_threads()
     policy = Policy.load(config.policy)
     with locked(config.state_dir):
         ledger = connect_ledger(config)
@@ -85,7 +90,8 @@ def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: Fil
             summation=parts.summation,
         ),
         key_relay=parts.key_relay,
-        turnstile=Turnstile(MESSAGES_AT_ONCE, patience_s=PATIENCE_S),
+        uploads=Turnstile(STREAMS_AT_WORK, patience_s=PATIENCE_S),
+        downloads=Turnstile(STREAMS_AT_WORK, patience_s=PATIENCE_S),
         policy_digest=policy.digest,
         logger=logger,
         on_progress=daemon.wake,
@@ -117,6 +123,13 @@ def connect_ledger(config: AggregatorConfig) -> Ledger:
             f"{checksum_address(ledger.contract)}, got {checksum_address(ledger.address)}"
         )
     return ledger
+
+
+def share_memory_among_threads() -> None:
+    """Let glibc keep freed memory in two places; it would take one for each of a hundred threads."""
+    # Other C libraries have no such function, and no such habit.
+    with suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 @contextmanager

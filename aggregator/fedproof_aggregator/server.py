@@ -32,21 +32,21 @@ _OPTIONS = (
     # Nodes may look just as often whether we are still there.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # What comes before it is asked for, a megabyte or more for each stream otherwise, stays with the sender.
+    # What nobody has asked for yet, some megabytes for each stream otherwise, stays with the sender.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 65_536),
+    ("grpc.http2.lookahead_bytes", 16_384),
     ("grpc.experimental.tcp_max_read_chunk_size", 65_536),
 )
 # The default inbound limit of 4 MiB stands: a header of 100,000 chunks, or a chunk of 1 MiB, is below it.
 
-# Each message takes up to three times a chunk's 1 MiB while it is received and added, or read and sent.
-MESSAGES_AT_ONCE = 32
+# How many streams each way hold messages at once: a chunk is up to 1 MiB, in memory up to four times.
+STREAMS_AT_WORK = 16
 # A megabyte in this time is the slowest line that others wait for.
 PATIENCE_S = 10.0
 
 _UNARY_GRACE_S = 0.2
 _SPARE_STREAMS = 16
-_MOST_STREAMS = 512
+_MOST_STREAMS = 256
 
 
 @dataclass(frozen=True, slots=True)

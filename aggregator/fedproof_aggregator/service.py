@@ -52,7 +52,8 @@ class AggregationService(AggregationServicer):
         store: ObjectStore,
         intake: Intake,
         key_relay: KeyRelay,
-        turnstile: Turnstile,
+        uploads: Turnstile,
+        downloads: Turnstile,
         policy_digest: Digest,
         logger: FilteringBoundLogger,
         on_progress: Callable[[], None],
@@ -64,7 +65,8 @@ class AggregationService(AggregationServicer):
             store: what downloads come from.
             intake: takes updates.
             key_relay: takes and gives keys.
-            turnstile: what streams wait at before each of their messages.
+            uploads: what their streams wait at.
+            downloads: likewise.
             policy_digest: of the policy that this aggregator serves.
             logger: hears of uploads and refusals.
             on_progress: called when something came that a round may have waited for.
@@ -73,7 +75,8 @@ class AggregationService(AggregationServicer):
         self._store = store
         self._intake = intake
         self._key_relay = key_relay
-        self._turnstile = turnstile
+        self._uploads = uploads
+        self._downloads = downloads
         self._policy_digest = policy_digest
         self._logger = logger
         self._on_progress = on_progress
@@ -133,7 +136,7 @@ class AggregationService(AggregationServicer):
         self, request_iterator: Iterator[wire.UploadRequest], context: grpc.ServicerContext
     ) -> wire.UploadResponse:
         """Take an update, or the rest of one."""
-        paced = self._turnstile.pace(request_iterator, context.cancel)
+        paced = self._uploads.receive(request_iterator, context.cancel)
         with self._translate(context), self._stream_slot(context), closing(paced) as requests:
             first = next(requests, None)
             if first is None or first.WhichOneof("part") != "start":
@@ -168,7 +171,7 @@ class AggregationService(AggregationServicer):
             if commitment is None:
                 raise not_found(f"{where}: the node has not committed in this round")
             parts = self._send(commitment.update_root, request.chunks, where=where)
-            yield from self._turnstile.pace(parts, context.cancel)
+            yield from self._downloads.send(parts, context.cancel)
 
     def DownloadAggregate(
         self, request: wire.DownloadAggregateRequest, context: grpc.ServicerContext
@@ -180,7 +183,7 @@ class AggregationService(AggregationServicer):
             if record.aggregate_root is None:
                 raise not_found(f"{where}: not published, the round is in phase {record.phase.name}")
             parts = self._send(record.aggregate_root, request.chunks, where=where)
-            yield from self._turnstile.pace(parts, context.cancel)
+            yield from self._downloads.send(parts, context.cancel)
 
     def await_idle(self, timeout_s: float) -> None:
         """Return when no stream is left, or after the timeout."""

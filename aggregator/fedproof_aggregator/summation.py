@@ -14,10 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from fedproof.codec.running_sum import RunningSum
-from fedproof.codec.worker_process import SumLost
 from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Digest, checksum_address
-from fedproof.errors import MalformedMessage, PeerError, WorkerDied
+from fedproof.errors import MalformedMessage, PeerError, SumLost, WorkerDied
 from fedproof.ledger.history import RoundRecord
 from fedproof.store import ObjectStore
 from fedproof_aggregator.refusal import out_of_turn

@@ -1,6 +1,6 @@
-"""Bounded memory, whatever the number of streams: only so many of them hold a message at a time.
+"""Bounded memory, whatever the number of streams: only so many of them hold messages at a time.
 
-gRPC keeps next to nothing of a stream whose next message nobody asks for; the peer waits.
+gRPC keeps little of a stream whose next message nobody asks for or makes; the peer waits.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ Message = TypeVar("Message")
 class Turnstile:
     """Gives places to streams, first come, first served.
 
-    Whoever holds a place is at the mercy of its peer's line. So that slow ones cannot keep the others out, a
-    place that was held for longer than the patience is taken back when somebody has waited that long.
+    Whoever has a place is at the mercy of its peer's line. So that slow ones cannot keep the others out, a
+    stream that has had a place for longer than the patience, and no message since, is cancelled when somebody
+    has waited that long.
     """
 
     def __init__(self, places: int, *, patience_s: float) -> None:
@@ -27,16 +28,17 @@ class Turnstile:
         self._patience_s = patience_s
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
+        # The one that is without a message for longest comes first.
         self._holders: dict[object, tuple[float, Callable[[], object]]] = {}
 
-    def pace(
+    def receive(
         self, messages: Iterator[Message], cancel: Callable[[], object]
     ) -> Generator[Message, None, None]:
-        """Yield the messages, each from before it is made until the next one is asked for in a place.
+        """Yield the messages that a peer sends, with a place for each until the next one is asked for.
 
         Args:
-            messages: received, or about to be sent.
-            cancel: ends the stream from another thread; what it was waiting for then raises.
+            messages: what asks the peer for its next message, and waits for it.
+            cancel: ends the stream from another thread; what `messages` waits for then raises.
         """
         while True:
             with self._place(cancel):
@@ -46,8 +48,22 @@ class Turnstile:
                 except StopIteration:
                     return
 
+    def send(
+        self, messages: Iterator[Message], cancel: Callable[[], object]
+    ) -> Generator[Message, None, None]:
+        """Yield messages for a peer, with a place from the first to the last: gRPC keeps each up to the next.
+
+        Args:
+            messages: what makes them.
+            cancel: ends the stream from another thread.
+        """
+        with self._place(cancel) as ticket:
+            for message in messages:
+                yield message
+                self._renew(ticket)
+
     @contextmanager
-    def _place(self, cancel: Callable[[], object]) -> Iterator[None]:
+    def _place(self, cancel: Callable[[], object]) -> Iterator[object]:
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
@@ -60,11 +76,16 @@ class Turnstile:
                 self._changed.notify_all()
             self._holders[ticket] = (time.monotonic(), cancel)
         try:
-            yield
+            yield ticket
         finally:
             with self._changed:
                 del self._holders[ticket]
                 self._changed.notify_all()
+
+    def _renew(self, ticket: object) -> None:
+        with self._changed:
+            _, cancel = self._holders.pop(ticket)
+            self._holders[ticket] = (time.monotonic(), cancel)
 
     def _cancel_slowest(self) -> None:
         since, cancel = next(iter(self._holders.values()), (time.monotonic(), None))

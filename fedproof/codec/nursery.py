@@ -24,7 +24,7 @@ from fedproof.errors import WorkerDied
 
 FORKS: Final = sys.platform == "linux"
 
-# It takes half a second; one that is stopped or hangs is replaced.
+# It takes a quarter of a second; one that is stopped or hangs is replaced.
 _START_TIMEOUT_S: Final = 120.0
 
 _KEPT_VARIABLES: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "LANG", "PYTHONHOME")
@@ -108,6 +108,21 @@ _lock = threading.Lock()
 _server: _ForkServer | None = None
 
 
+def prepare() -> None:
+    """Start what workers come from, if it is not there; returns before it has imported the codec.
+
+    Raises:
+        WorkerDied: it did not start.
+    """
+    global _server  # noqa: PLW0603 - one for the whole process, like multiprocessing's
+    with _lock:
+        if FORKS and _server is None:
+            try:
+                _server = _ForkServer()
+            except OSError as error:
+                raise WorkerDied(f"codec worker: expected a process to start: {error}") from error
+
+
 def start_worker() -> Child:
     """Return a new worker.
 
@@ -127,7 +142,7 @@ def start_worker() -> Child:
 
 
 def _fork(connection: socket.socket) -> int:
-    global _server  # noqa: PLW0603 - one for the whole process, like multiprocessing's
+    global _server  # noqa: PLW0603 - as above
     with _lock:
         if _server is not None:
             try:

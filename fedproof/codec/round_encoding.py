@@ -69,7 +69,7 @@ class RoundEncoding:
 
         Args:
             change: what the update is to change in the model, of shape (d,): the trained vector without the
-                base model's, and with error feedback, what past updates left unsent.
+                base model's.
 
         Raises:
             UpdateRefused: another shape or type; NaN or infinity where it travels, named by its index.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 
-from fedproof.codec.worker_process import SumLost
 from fedproof.codec.workers import CodecWorkers
+from fedproof.errors import SumLost
 
 
 class RunningSum:

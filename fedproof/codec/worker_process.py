@@ -12,16 +12,19 @@ from fedproof.codec.messages import LARGEST_CHUNK, START, SUM, Kind, Part, recei
 from fedproof.codec.nursery import Child, start_worker
 from fedproof.codec.parameters import CodecParameters
 from fedproof.codec.secret_key import SecretKey
-from fedproof.errors import ConfigurationError, FedproofError, MalformedMessage, UpdateRefused, WorkerDied
+from fedproof.errors import (
+    ConfigurationError,
+    FedproofError,
+    MalformedMessage,
+    SumLost,
+    UpdateRefused,
+    WorkerDied,
+)
 
 # A request takes some hundredths of a second; a process that is stopped or hangs is replaced.
 TIMEOUT_S: Final = 120.0
 
 _LONGEST_TEXT: Final = 1000
-
-
-class SumLost(WorkerDied):
-    """The process that held a running sum is gone, and the sum with it; the next chunk begins it anew."""
 
 
 _ERRORS: Final[dict[Kind, type[FedproofError]]] = {

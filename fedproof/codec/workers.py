@@ -25,12 +25,11 @@ from fedproof.codec.scaling import Runs
 from fedproof.codec.secret_key import SecretKey
 from fedproof.codec.worker_process import (
     Request,
-    SumLost,
     WorkerProcess,
     check_size,
     make_sum_request,
 )
-from fedproof.errors import WorkerDied
+from fedproof.errors import SumLost, WorkerDied
 
 # The chunks of a sum that are kept until their part of the sum is back, in case its process dies.
 _BATCH_BYTES: Final = 16 << 20

@@ -15,6 +15,16 @@ from fedproof.files import PRIVATE, read_whole, write_new
 
 PASSWORD_VARIABLE = "FEDPROOF_PASSWORD"  # noqa: S105 - a variable's name
 SCRYPT_N = 1 << 17  # OWASP's minimum. Opening a wallet takes a daemon 1 KiB of memory times this
+# What json and eth-keyfile raise over something else; the latter asserts where it should refuse.
+_NO_KEYSTORE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+    RecursionError,
+)
 
 
 def create_wallet(path: Path, password: str, *, iterations: int = SCRYPT_N) -> LocalAccount:
@@ -46,7 +56,7 @@ def load_wallet(path: Path, password: str) -> LocalAccount:
         if not isinstance(keystore, dict):
             raise TypeError(f"a JSON {type(keystore).__name__}")
         key = Account.decrypt(keystore, password)
-    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, RecursionError) as error:
+    except _NO_KEYSTORE as error:
         if str(error) == "MAC mismatch":
             raise ConfigurationError(
                 f"{path}: expected the password that the keystore was made with, got another one"

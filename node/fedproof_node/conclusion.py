@@ -6,7 +6,6 @@ is on the disk, its digest is not attested.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -14,7 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from fedproof.codec import SecretKey
 from fedproof.codec.scaling import compute_next_clips
 from fedproof.codec.workers import CodecWorkers
-from fedproof.digests import Address, Digest, checksum_address
+from fedproof.digests import Digest, checksum_address
 from fedproof.errors import (
     DigestMismatch,
     LedgerError,
@@ -27,11 +26,13 @@ from fedproof.errors import (
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.history import History, RoundRecord
 from fedproof.model import Model
+from fedproof.wire.aggregation_pb2 import Header
 from fedproof_node.config import VerifyConfig
 from fedproof_node.epoch import KeyRing
 from fedproof_node.journal import Journal, Stage
 from fedproof_node.membership import Membership
 from fedproof_node.models import ModelShelf
+from fedproof_node.recomputation import recompute_chunks
 from fedproof_node.relay import Relay
 from fedproof_node.spool import Spool
 from fedproof_node.trainer import Trainer
@@ -39,9 +40,6 @@ from fedproof_node.verification import (
     RoundFacts,
     compute_draw,
     verify_aggregate_header,
-    verify_distinct,
-    verify_sum,
-    verify_update_header,
 )
 
 
@@ -77,6 +75,8 @@ class Concluder:
         self._rounds_dir = rounds_dir
         self._codec_processes = codec_processes
         self._log = log
+        # Of the sum in the spool, by published root. Only in memory: after a restart `fetch` finds the spool.
+        self._headers: dict[Digest | None, Header] = {}
 
     def is_drawable(self, record: RoundRecord) -> bool:
         """Return whether the block that the draw depends on has been mined, or nothing is left to a draw."""
@@ -84,9 +84,34 @@ class Concluder:
             return False
         return self._is_whole() or self._ledger.block_number() > record.aggregated_block
 
+    def holds_sum(self, record: RoundRecord) -> bool:
+        """Return whether `fetch` has brought the sum that the ledger names."""
+        return record.aggregate_root in self._headers
+
+    def fetch(self, record: RoundRecord, history: History) -> None:
+        """Bring a round's sum into the spool: everything of `conclude` that need not wait for the draw.
+
+        0. The seal accounts for every committed node: it contributes, or is excluded for a reason.
+        1. The aggregate's header is proven by the published root and says what the ledger says.
+        2. Every chunk of it has its proven leaf digest.
+
+        Raises:
+            MissingObject: the base model is not here, or the aggregator lost what it published.
+            PeerError: a check fails.
+            PolicyMismatch: the round follows another policy than this node's.
+        """
+        number = record.number
+        facts = self._find_facts(record, history)  # 0
+        self._keys.open(record.epoch, history)  # without the key, the sum is of no use
+        self._log.info("phase", round=number, phase="verifying")
+        header = self._relay.fetch_aggregate_header(number)
+        leaves = verify_aggregate_header(header, facts)  # 1
+        self._relay.fetch_aggregate(number, leaves=leaves, spool=self._spool(record))  # 2
+        self._headers = {facts.aggregate_root: header}
+
     def conclude(self, record: RoundRecord, history: History) -> None:
-        """Verify, decrypt and apply a round's sum; the new model is on the disk and in the journal
-        afterwards.
+        """Verify, decrypt and apply the sum that `fetch` brought; the new model is on the disk and in the
+        journal afterwards. Ledger and disk may have changed since: 0 to 2 are checked once more.
 
         0. The seal accounts for every committed node: it contributes, or is excluded for a reason.
         1. The aggregate's header is proven by the published root and says what the ledger says.
@@ -96,29 +121,25 @@ class Concluder:
         4. Where the ledger knows the result, it is this node's as well.
 
         Raises:
-            MissingObject: the base model is not here, or the aggregator lost what it published.
+            MissingObject: the base model or a chunk is not here, or the aggregator lost an update.
             PeerError: a check fails, or a worker crashes over what the aggregator sent; nothing was decrypted
                 unless 4 is what fails.
             UpdateRefused: a value of the new model is not finite.
             PolicyMismatch: the round follows another policy than this node's.
         """
         number = record.number
-        if record.unaccounted:  # 0
-            raise PeerError(
-                f"round {number}: expected the seal to count or exclude every committed node, it leaves out "
-                + ", ".join(map(checksum_address, record.unaccounted))
-            )
-        base = self._models.load(record.base_model)
-        facts = self._membership.facts(record, history, layout=self._models.layout, base=base)
+        facts = self._find_facts(record, history)  # 0
         secret_key = self._keys.open(record.epoch, history)
-        self._log.info("phase", round=number, phase="verifying")
         spool = self._spool(record)
-        leaves = self._download(facts, spool)  # 1, 2
+        leaves = verify_aggregate_header(self._headers[facts.aggregate_root], facts)  # 1
         drawn = self._draw(record, facts)
         try:
-            self._recompute(facts, spool, leaves, drawn)  # 3
+            with self._open_workers(None) as workers:
+                recompute_chunks(  # 3
+                    drawn, facts, relay=self._relay, workers=workers, spool=spool, leaves=leaves
+                )
             self._log.info("verified", round=number, chunks=len(drawn), of=facts.chunks)
-            model = self._apply(facts, spool, leaves, base=base, secret_key=secret_key)
+            model = self._apply(facts, spool, leaves, secret_key=secret_key)
         except WorkerDied as error:
             raise PeerError(f"round {number}: the aggregate: {error}") from error
         digest = self._models.digest(model)
@@ -155,23 +176,22 @@ class Concluder:
     def clean(self, record: RoundRecord) -> None:
         """Remove the round's spooled aggregate."""
         self._spool(record).clear()
+        self._headers.clear()
+
+    def _find_facts(self, record: RoundRecord, history: History) -> RoundFacts:
+        if record.unaccounted:
+            raise PeerError(
+                f"round {record.number}: expected the seal to count or exclude every committed node, it "
+                "leaves out " + ", ".join(map(checksum_address, record.unaccounted))
+            )
+        base = self._models.load(record.base_model)
+        return self._membership.facts(record, history, layout=self._models.layout, base=base)
 
     def _is_whole(self) -> bool:
         """Return whether this node recomputes every chunk."""
         membership = self._membership
         chunks = membership.codec_parameters.chunk_count(membership.policy.update_length)
         return self._verify.chunks == "all" or self._verify.chunks >= chunks
-
-    # 1, 2
-
-    def _download(self, facts: RoundFacts, spool: Spool) -> tuple[Digest, ...]:
-        """Return the proven leaves once every chunk of the aggregate is in the spool."""
-        header = self._relay.fetch_aggregate_header(facts.round)
-        leaves = verify_aggregate_header(header, facts)
-        self._relay.fetch_aggregate(facts.round, leaves=leaves, spool=spool)
-        return leaves
-
-    # 3
 
     def _draw(self, record: RoundRecord, facts: RoundFacts) -> tuple[int, ...]:
         if self._verify.chunks == "all" or self._is_whole():
@@ -186,44 +206,18 @@ class Concluder:
             count=self._verify.chunks,
         )
 
-    def _recompute(
-        self, facts: RoundFacts, spool: Spool, leaves: tuple[Digest, ...], drawn: tuple[int, ...]
-    ) -> None:
-        proven: dict[Address, tuple[Digest, ...]] = {}
-        with self._open_workers(None) as workers:
-            for index in drawn:
-                verify_sum(
-                    workers,
-                    spool.read_chunk(index, leaves[index]),
-                    self._fetch_updates(facts, index, proven),
-                    index=index,
-                    facts=facts,
-                )
-        verify_distinct(proven, round_number=facts.round)
-
-    def _fetch_updates(
-        self, facts: RoundFacts, index: int, proven: dict[Address, tuple[Digest, ...]]
-    ) -> Iterator[tuple[Address, bytes, Digest]]:
-        """Yield one chunk of each contributor with its proven leaf digest; one is in memory at a time."""
-        for contribution in facts.contributions:
-            header, data = self._relay.fetch_update_chunk(facts.round, contribution.node, chunk=index)
-            leaves = verify_update_header(header, contribution, facts)
-            proven[contribution.node] = leaves
-            yield contribution.node, data, leaves[index]
-
     def _apply(
         self,
         facts: RoundFacts,
         spool: Spool,
         leaves: tuple[Digest, ...],
         *,
-        base: Model,
         secret_key: SecretKey,
     ) -> Model:
         """Return the next model, and the clips of its first update, from the sum chunk by chunk."""
         encoding, codec = facts.encoding, self._membership.policy.codec
-        # Verified once more: the disk is not part of the proof.
-        chunks = (spool.read_chunk(index, digest) for index, digest in enumerate(leaves))
+        base = self._models.load(facts.base_model)
+        chunks = (spool.read_chunk(index, digest) for index, digest in enumerate(leaves))  # 2
         with self._open_workers(secret_key) as workers:
             sums = workers.decode(chunks, contributors=len(facts.contributions), length=encoding.length)
             flat, measured = encoding.apply(base.flat, sums, facts.total_examples)

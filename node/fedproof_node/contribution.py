@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from structlog.typing import FilteringBoundLogger
 
-from fedproof.codec import SecretKey
+from fedproof.codec import SecretKey, nursery
 from fedproof.codec.quantise import check_finite
 from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Digest
@@ -163,7 +163,8 @@ class Contributor:
         base = self._load_base(record)
         facts = self._membership.facts(record, history, layout=self._models.layout, base=base)
         self._log.info("phase", round=number, phase="training")
-        outcome = self._trainer.train(base.flat, round_number=number)
+        nursery.prepare()  # what it imports, it imports while the model trains
+        outcome = self._trainer.train(self._find_start(base, number, history), round_number=number)
         self._log.info(
             "trained", round=number, examples=outcome.examples, loss=outcome.loss, seconds=outcome.seconds
         )
@@ -175,9 +176,6 @@ class Contributor:
         change = outcome.flat
         with np.errstate(invalid="ignore", over="ignore"):
             change -= base.flat
-            residual = self._load_residual(number, history)
-            if residual is not None:
-                change += residual
         check_finite(change, slice(0, change.size), what="update")
         return facts, change, min(outcome.examples, self._membership.policy.rounds.max_examples)
 
@@ -215,16 +213,17 @@ class Contributor:
         )
         return update, residual
 
-    def _load_residual(self, number: int, history: History) -> NDArray[np.float32] | None:
+    def _find_start(self, base: Model, number: int, history: History) -> NDArray[np.float32]:
+        """Return the model that training starts from."""
         if not self._membership.policy.codec.error_feedback:
-            return None
+            return base.flat
         try:
-            return self._residuals.load(history, before=number)
+            return self._residuals.apply(base.flat, history, before=number)
         except (MissingObject, DigestMismatch) as error:
             # It is worth some accuracy, and no round.
-            message = f"round {number}: the update goes without what earlier ones left unsent: {error}"
+            message = f"round {number}: training goes without what earlier updates left unsent: {error}"
             self._log.error("error", message=message)
-            return None
+            return base.flat
 
     def _load_base(self, record: RoundRecord) -> Model:
         try:

@@ -131,12 +131,16 @@ class Daemon:
             if stage is Stage.FINISHED and number == self._first_unfinished:
                 self._first_unfinished += 1
             step = next_step(record.phase, stage)
-            if step is Step.CONCLUDE and not self._parts.concluder.is_drawable(record):
+            if step is Step.CONCLUDE and self._must_wait(record):
                 step = Step.WAIT
             if step is not Step.WAIT:
                 self._acts[step](record, history)
                 return True
         return False
+
+    def _must_wait(self, record: RoundRecord) -> bool:
+        concluder = self._parts.concluder
+        return concluder.holds_sum(record) and not concluder.is_drawable(record)
 
     def _is_over(self, number: int) -> bool:
         record = self._parts.watch.history.rounds.get(number)
@@ -188,6 +192,9 @@ class Daemon:
             self._journal.advance(number, Stage.FINISHED, reason=_NOT_IN_COHORT)
             return
         try:
+            if not self._parts.concluder.holds_sum(record):
+                self._parts.concluder.fetch(record, history)
+                return
             was_uploaded = self._journal.entry(number).stage is Stage.UPLOADED
             self._parts.concluder.conclude(record, history)
             if was_uploaded and self._parts.node in record.excluded:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import grpc
@@ -39,6 +39,7 @@ class Patience:
         longest_pause_s: where the doubling stops.
         call_s: time limit of one unary call.
         stream_s: time limit of one stream; a stream that it cuts goes on where it was.
+        over: nothing is tried again once it is set.
     """
 
     attempts: int = 8
@@ -46,6 +47,7 @@ class Patience:
     longest_pause_s: float = 5.0
     call_s: float = 20.0
     stream_s: float = 900.0
+    over: threading.Event = field(default_factory=threading.Event, compare=False)
 
     def pause_s(self, failures: int) -> float:
         """Return the pause after so many failures in a row."""
@@ -69,11 +71,11 @@ class Patience:
         """Wait before the next attempt.
 
         Raises:
-            NetworkError: that was the last one; names the call, the attempts and the last failure.
+            NetworkError: that was the last one, or it is over; names the call, the attempts and the last
+                failure.
         """
-        if failures >= self.attempts:
+        if failures >= self.attempts or self.over.wait(self.pause_s(failures)):
             raise NetworkError(f"{what}: given up after {failures} attempts; the last: {error}") from error
-        time.sleep(self.pause_s(failures))
 
 
 def translate_error(error: grpc.RpcError, target: str, what: str) -> FedproofError:

@@ -7,8 +7,10 @@ aggregator misses, a download at the first that the spool misses, and progress r
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -45,7 +47,7 @@ class Relay:
             ConfigurationError: a PEM file cannot be read.
         """
         self.target = target
-        self._patience = patience
+        self._patience = replace(patience, over=threading.Event())
         credentials = grpc.ssl_channel_credentials(
             root_certificates=read_whole(tls.ca, "the authority's certificate (PEM)"),
             private_key=read_whole(tls.key, "this node's TLS key (PEM)"),
@@ -65,6 +67,7 @@ class Relay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._patience.over.set()  # threads that still wait for an answer end now
         self._channel.close()
 
     def fetch_federation(self) -> wire.GetFederationResponse:

@@ -1,4 +1,4 @@
-"""What this node's updates left unsent, and which of it goes into the next one (error feedback).
+"""What this node's updates left unsent, and which of it the next training starts with (error feedback).
 
 A residual belongs to one update. It is this node's own from when a finalised round counts that update, and
 worthless otherwise. The ledger and the journal together say which it is, so no crash leaves a wrong one.
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedproof.codec.quantise import check_finite
 from fedproof.digests import Address, Digest
 from fedproof.errors import DigestMismatch, MissingObject
 from fedproof.files import PRIVATE, replace_file
@@ -36,16 +37,21 @@ class Residuals:
         replace_file(self._path(number), [values.data.cast("B")], mode=PRIVATE)
         return compute_values_digest(residual)
 
-    def load(self, history: History, *, before: int) -> Float32Vector | None:
-        """Return what is unsent at the beginning of a round; None when there is nothing.
+    def apply(self, base: Float32Vector, history: History, *, before: int) -> Float32Vector:
+        """Return what training starts from in a round: the base model and what is unsent, in another vector;
+        the base model itself, if nothing is.
+
+        Error feedback adds the residual to the update (Seide et al. 2014). A round trains for many steps, and
+        those that start from the base model alone learn what is pending once more, to send it twice.
 
         Raises:
-            MissingObject: its file is gone.
+            MissingObject: the residual's file is gone.
             DigestMismatch: the file holds something else.
+            UpdateRefused: a value of the sum is not finite.
         """
         counted = self._find_counted(history, until=before - 1)
         if counted is None:
-            return None
+            return base
         number, digest = counted
         path = self._path(number)
         if not path.exists():
@@ -56,6 +62,11 @@ class Residuals:
         came = compute_values_digest(residual)
         if came != digest:
             raise DigestMismatch(f"{path}: expected values of digest {digest.hex()}, got {came.hex()}")
+        with np.errstate(invalid="ignore", over="ignore"):
+            residual += base
+        check_finite(
+            residual, slice(0, residual.size), what="base model and what earlier updates left unsent"
+        )
         return residual
 
     def prune(self, history: History, *, until: int) -> None:

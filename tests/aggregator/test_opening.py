@@ -8,7 +8,7 @@ from fedproof.digests import Address, checksum_address
 from fedproof.keys.wrapping import wrapped_keys_root
 from fedproof.ledger.events import MemberStatus
 from fedproof.ledger.history import EpochRecord, MemberRecord
-from tests.aggregator.world import World, codec, wrapped_keys
+from tests.aggregator.world import POLICY, World, codec, wrapped_keys
 from tests.chain import make_digest
 
 NODES = tuple(Address(bytes([i]) * 20) for i in range(1, 5))
@@ -91,3 +91,20 @@ def test_a_silent_node_holds_nobody_up(fresh: World) -> None:
     publish_epoch(fresh, 0, 1)
     assert fresh.daemon.step()
     assert fresh.of_kind("round_opened")[0]["round"] == 1
+
+
+def test_no_round_opens_on_the_key_of_another_codec(fresh: World) -> None:
+    """An epoch from before a policy with other bits is out of date: nodes would refuse its key."""
+    other = make_digest("another codec")
+    fresh.federation.admin.request_epoch(fresh.node(0).address)
+    wrapped = wrapped_keys(fresh.federation)
+    fresh.node(0).publish_epoch(2, other, wrapped_keys_root(wrapped))
+    fresh.store.put_wrapped_keys(2, wrapped)
+    assert not fresh.daemon.step()
+    ours = POLICY.codec_parameters().digest
+    assert fresh.of_kind("waiting")[0]["reason"] == (
+        f"epoch 2 is of another codec ({other.hex()}) than the policy's ({ours.hex()}), "
+        "ask for another (`fedproof admin epoch`)"
+    )
+    publish_epoch(fresh, 0, 1, 2, number=3)
+    assert fresh.daemon.step()

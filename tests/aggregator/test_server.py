@@ -121,7 +121,7 @@ def test_the_stream_limit_follows_the_policy() -> None:
     """Two calls for each node of the largest cohort and some more, up to what a machine carries."""
     assert compute_stream_limit(2) == 20
     assert compute_stream_limit(16) == 48
-    assert compute_stream_limit(1000) == 512
+    assert compute_stream_limit(1000) == 256
 
 
 def test_an_address_in_use_is_refused(fresh: World) -> None:

@@ -32,7 +32,7 @@ def test_no_more_messages_than_places() -> None:
     def consume(_stream: int) -> list[int]:
         nonlocal held
         came = []
-        for number in turnstile.pace(messages(), never):
+        for number in turnstile.receive(messages(), never):
             came.append(number)
             with lock:
                 held -= 1
@@ -52,10 +52,10 @@ def test_a_stream_that_ends_early_gives_its_place_back() -> None:
         raise OSError("the line is down")
 
     with pytest.raises(OSError, match="the line is down"):
-        list(turnstile.pace(broken(), never))
-    with closing(turnstile.pace(iter([1, 2]), never)) as paced:
+        list(turnstile.receive(broken(), never))
+    with closing(turnstile.receive(iter([1, 2]), never)) as paced:
         assert next(paced) == 1
-    assert list(turnstile.pace(iter([1, 2]), never)) == [1, 2]
+    assert list(turnstile.receive(iter([1, 2]), never)) == [1, 2]
 
 
 def test_a_slow_line_is_cut_when_others_wait() -> None:
@@ -71,12 +71,12 @@ def test_a_slow_line_is_cut_when_others_wait() -> None:
 
     def hold() -> None:
         with pytest.raises(ConnectionError):
-            list(turnstile.pace(slow(), cancelled.set))
+            list(turnstile.receive(slow(), cancelled.set))
 
     holder = threading.Thread(target=hold)
     holder.start()
     assert has_place.wait(10)
-    assert list(turnstile.pace(iter([7]), never)) == [7]
+    assert list(turnstile.receive(iter([7]), never)) == [7]
     holder.join(10)
     assert not holder.is_alive()
 
@@ -84,6 +84,50 @@ def test_a_slow_line_is_cut_when_others_wait() -> None:
 def test_a_slow_line_is_left_alone_while_nobody_waits() -> None:
     """As long as there are places, a line may take its time."""
     turnstile = Turnstile(2, patience_s=0.0)
-    with closing(turnstile.pace(iter([1]), never)) as slow:
+    with closing(turnstile.receive(iter([1]), never)) as slow:
         assert next(slow) == 1
-        assert list(turnstile.pace(iter([2, 3]), never)) == [2, 3]
+        assert list(turnstile.receive(iter([2, 3]), never)) == [2, 3]
+
+
+def test_a_download_keeps_its_place_to_its_end() -> None:
+    """What a stream of ours has sent stays in memory up to its next message, so nobody comes in between."""
+    turnstile = Turnstile(1, patience_s=60)
+    other = threading.Event()
+
+    def take() -> None:
+        assert list(turnstile.send(iter([9]), never)) == [9]
+        other.set()
+
+    with closing(turnstile.send(iter([1, 2]), never)) as first:
+        assert next(first) == 1
+        waiting = threading.Thread(target=take)
+        waiting.start()
+        assert next(first) == 2
+        assert not other.is_set()
+    assert other.wait(10)
+    waiting.join()
+
+
+def test_a_download_that_goes_on_is_left_alone() -> None:
+    """Each message renews the patience: only the stream that is without one for longest is cut."""
+    turnstile = Turnstile(2, patience_s=0.5)
+    cut = threading.Event()
+    came = threading.Event()
+
+    def wait() -> None:
+        assert list(turnstile.send(iter([9]), never)) == [9]
+        came.set()
+
+    with closing(turnstile.send(iter(range(1000)), never)) as busy:
+        assert next(busy) == 0
+        with closing(turnstile.send(iter([1, 2]), cut.set)) as stalled:
+            assert next(stalled) == 1
+            waiting = threading.Thread(target=wait)
+            waiting.start()
+            for _ in range(500):
+                next(busy)
+                if cut.wait(0.01):
+                    break
+            assert cut.is_set()
+        assert came.wait(10)
+        waiting.join()

@@ -12,9 +12,8 @@ import pytest
 from fedproof.codec import Codec
 from fedproof.codec.cipher import UpdateEncryptor
 from fedproof.codec.running_sum import RunningSum
-from fedproof.codec.worker_process import SumLost
 from fedproof.codec.workers import CodecWorkers
-from fedproof.errors import MalformedMessage
+from fedproof.errors import MalformedMessage, SumLost
 
 NODES = [bytes([number]) * 20 for number in range(4)]
 

@@ -40,7 +40,7 @@ def clips(raw: bytes) -> None:
 @target(max_bytes=2048)
 def policy(raw: bytes) -> None:
     """`Policy.parse`: a policy's canonical bytes, and everything that follows from one."""
-    with refusing(MalformedMessage):
+    with refusing(MalformedMessage, longest_message=LONGEST_REPORT):
         parsed = Policy.parse(raw)
         require_same(parsed.canonical(), raw)
     assert parsed.codec_parameters().chunk_count(parsed.update_length) > 0

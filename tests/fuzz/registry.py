@@ -18,7 +18,7 @@ FOUND = Path(__file__).parent / "found"
 
 # A refusal travels in a gRPC status, whose limit is 8 KiB, and stands in logs and journals.
 LONGEST_MESSAGE = 1000
-# The author of a document is told of each key that is wrong in it.
+# Of a policy and of a configuration each key that is wrong is told.
 LONGEST_REPORT = 100_000
 
 

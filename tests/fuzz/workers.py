@@ -75,7 +75,8 @@ def worker_reply(raw: bytes) -> None:
         ask(workers)
 
 
-def _encode(workers: CodecWorkers) -> None:
+def ask_encode(workers: CodecWorkers) -> None:
+    """Have a few values encrypted."""
     (encoded,) = workers.encode([_piece()], weight=1.0)
     assert len(encoded.chunk) == len(CHUNK)
     assert encoded.residual is None
@@ -88,7 +89,8 @@ def _encode_with_residual(workers: CodecWorkers) -> None:
     assert encoded.residual.shape == (VALUES,)
 
 
-def _decode(workers: CodecWorkers) -> None:
+def ask_decode(workers: CodecWorkers) -> None:
+    """Have a sum of a few values decrypted."""
     (sums,) = workers.decode([CHUNK], contributors=1, length=VALUES)
     assert (sums.dtype, sums.shape) == (np.int64, (VALUES,))
 
@@ -111,8 +113,8 @@ _QUESTIONS: Final[tuple[Callable[[CodecWorkers], None], ...]] = (
     _add,
     _take,
     _sum,
-    _decode,
-    _encode,
+    ask_decode,
+    ask_encode,
     _encode_with_residual,
 )
 

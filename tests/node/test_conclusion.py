@@ -15,6 +15,7 @@ from fedproof.codec.messages import Kind
 from fedproof.codec.worker_process import WorkerProcess
 from fedproof.digests import checksum_address
 from fedproof.manifest import UpdateManifest
+from fedproof.wire import aggregation_pb2 as wire
 from tests.node.world import World, reason_of_skip
 
 MakeWorld = Callable[..., World]
@@ -43,6 +44,31 @@ def test_only_selected_values_change(make_world: MakeWorld) -> None:
     model = world.play_round(1)
     changed = np.flatnonzero(world.nodes[0].models.load(model).flat != world.genesis)
     assert len(set(changed // 3)) == changed.size > 130_000
+
+
+def test_sum_is_downloaded_before_the_draw(make_world: MakeWorld) -> None:
+    """While the draw's block is not mined, a node has the sum already; with it, nothing is fetched again."""
+    world = make_world(nodes=2, length=131_072 + 1000)
+    node = world.nodes[0]
+    node.settings = {"verify": {"chunks": 1}}
+    world.begin_epoch()
+    world.open_round(1)
+    world.settle()
+    world.seal(1)
+    world.aggregate(1, blocks_after=0)
+    node.settle()
+    assert len(list(node.folder.glob("state/rounds/1/aggregate/*.chunk"))) == world.chunks == 2
+    assert not node.log.of("verified")
+    asked = count_downloads(world)
+    assert asked > 0
+    world.chain.tester.mine_block()
+    node.settle()
+    assert node.log.of("verified")
+    assert count_downloads(world) == asked
+
+
+def count_downloads(world: World) -> int:
+    return sum(isinstance(each, wire.DownloadAggregateRequest) for each in world.servicer.requests)
 
 
 def kill_workers(monkeypatch: pytest.MonkeyPatch, over: Kind) -> None:

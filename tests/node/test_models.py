@@ -45,6 +45,17 @@ def test_another_model_under_the_name_is_refused(tmp_path: Path) -> None:
         shelf.load(wanted)
 
 
+def test_model_is_read_once(tmp_path: Path) -> None:
+    """What was saved or loaded last comes back as it is in memory; anything else comes from the disk."""
+    shelf = ModelShelf(tmp_path, LAYOUT)
+    first, second = make_model(0.1), make_model(0.2)
+    digests = shelf.save(first), shelf.save(second)
+    assert shelf.load(digests[1]) is second
+    loaded = shelf.load(digests[0])
+    assert loaded is not first
+    assert shelf.load(digests[0]) is loaded
+
+
 def test_prune_keeps_what_it_is_told(tmp_path: Path) -> None:
     """Only the models to keep stay."""
     shelf = ModelShelf(tmp_path, LAYOUT)

@@ -277,3 +277,11 @@ def test_missing_certificate_is_a_configuration_error(tmp_path: Path) -> None:
     tls.key.unlink()
     with pytest.raises(ConfigurationError, match=r"tls\.key"):
         Relay("localhost:1", tls, patience=QUICK)
+
+
+def test_nothing_is_tried_again_once_the_relay_is_closed(aggregator: RunningAggregator) -> None:
+    """A thread that waits for its next attempt does not keep a daemon from ending."""
+    with Relay(aggregator.target, aggregator.tls, patience=Patience(first_pause_s=3600)) as relay:
+        pass
+    with pytest.raises(NetworkError, match="Upload: given up after 1 attempts; the last: away"):
+        relay._patience.pause(1, "Upload", NetworkError("away"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from fedproof.ledger.events import ExclusionReason
+from fedproof.model import compute_values_digest
 from tests.node.world import Crash, Node, World, reason_of_skip
 
 MakeWorld = Callable[..., World]
@@ -72,6 +74,39 @@ def test_what_is_left_unsent_comes_later(make_world: MakeWorld, keep_one_in: int
             assert stat.S_IMODE(find_residuals(node)[number].stat().st_mode) == 0o600
     assert all(np.abs(read_residual(node)).max() > 1e-4 for node in world.nodes)
     books.check(*((number, world.nodes) for number in (1, 2, 3)))
+
+
+def test_training_starts_with_what_is_unsent(make_world: MakeWorld) -> None:
+    """A node trains from the model with its own pending changes applied, and never learns them twice."""
+    world = make_world(nodes=2, codec={**COARSE, "keep_one_in": 3})
+    world.begin_epoch()
+    model = world.play_round(1)
+    residuals = {node: read_residual(node) for node in world.nodes}
+    world.play_round(2)
+    for node in world.nodes:
+        base = node.models.load(model).flat
+        first, second = node.trainer.trained
+        assert first.tobytes() == world.genesis.tobytes()
+        assert second.tobytes() == (base + residuals[node]).tobytes()
+
+
+def test_start_that_is_not_finite_is_refused(make_world: MakeWorld) -> None:
+    """A model and a residual whose sum overflows cost this node the round, and the reason says where."""
+    world = make_world(nodes=2, codec=COARSE)
+    world.begin_epoch()
+    world.play_round(1)
+    node = world.nodes[0]
+    residual = read_residual(node)
+    residual[17] = np.inf
+    residual.tofile(find_residuals(node)[1])
+    entry = replace(node.journal.entry(1), residual=compute_values_digest(residual))
+    node.journal._write(entry)
+    world.open_round(2)
+    node.settle()
+    assert reason_of_skip(node, 2) == (
+        "base model and what earlier updates left unsent: expected finite values, got inf at index 17"
+    )
+    assert len(node.trainer.trained) == 1
 
 
 def crash_once(node: Node, event: str, phase: str | None = None) -> None:
@@ -183,7 +218,7 @@ def test_lost_residual_costs_no_round(make_world: MakeWorld, damage: Callable[[P
     damage(find_residuals(node)[1])
     world.play_round(2)
     (error,) = node.log.of("error")
-    assert "round 2: the update goes without what earlier ones left unsent" in error["message"]
+    assert "round 2: training goes without what earlier updates left unsent" in error["message"]
     assert str(find_residuals(node)[2].parents[1] / "1" / "residual") in error["message"]
     assert node.address in world.history().rounds[2].contributors
 

@@ -312,8 +312,10 @@ class World:
     def chunks(self) -> int:
         return self.codec.parameters.chunk_count(self.policy.update_length)
 
-    def aggregate(self, number: int, *, forge: Callable[[list[bytes]], None] | None = None) -> None:
-        """Publish the sum of the sealed updates, or what a test makes of it."""
+    def aggregate(
+        self, number: int, *, forge: Callable[[list[bytes]], None] | None = None, blocks_after: int = 1
+    ) -> None:
+        """Publish the sum of the sealed updates, or what a test makes of it, and mine some blocks."""
         record = self.history().rounds[number]
         sums = [
             self.codec.sum_chunks([self.servicer.uploads[(number, node)][i] for node in record.contributors])
@@ -334,7 +336,8 @@ class World:
         leaves = [leaf_digest(chunk) for chunk in sums]
         self.servicer.aggregates[number] = (wire.Header(manifest=manifest, chunk_digests=leaves), sums)
         self.operator.publish_aggregate(number, compute_header_root(manifest, leaves))
-        self.chain.tester.mine_block()
+        for _ in range(blocks_after):
+            self.chain.tester.mine_block()
 
     def finalise(self, number: int) -> Digest:
         """Make the model that most attested the head."""
