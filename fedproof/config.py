@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import reprlib
 import tomllib
@@ -140,10 +141,15 @@ def _known_keys(schema: object, location: tuple[int | str, ...]) -> list[str]:
 
 def _field_options(schema: object, key: int | str) -> list[object]:
     """Return the types that a table's field may have, None aside; [None] for a key that is no field."""
-    hint = (typing.get_type_hints(schema) if isinstance(schema, type) else {}).get(str(key))
+    hint = (_find_type_hints(schema) if isinstance(schema, type) else {}).get(str(key))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return [option for option in typing.get_args(hint) if option is not type(None)]
     return [hint]
+
+
+@functools.cache
+def _find_type_hints(schema: type) -> dict[str, object]:
+    return typing.get_type_hints(schema)
 
 
 def _read_digest(value: object) -> Digest:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _TAG = "fedproof.policy.v1"
 _MOST_BYTES = 4096  # more than a policy with the longest name has
+_MOST_FIELDS = 32
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -154,7 +155,7 @@ class Policy:
         """
         if len(raw) > _MOST_BYTES:
             raise MalformedMessage(f"policy: expected at most {_MOST_BYTES} bytes, got {len(raw)}")
-        fields = split_fields(raw, "policy")
+        fields = split_fields(raw, "policy", most=_MOST_FIELDS)
         if len(fields) != 23 or fields[0] != _TAG.encode():
             first = fields[0][:40] if fields else b""
             raise MalformedMessage(

@@ -113,9 +113,6 @@ class Intake:
         number = start.round
         node = as_address(start.node, f"round {number}: node")
         where = _where(number, node)
-        chunk_digests = [
-            as_digest(raw, f"{where}: chunk digest {i}") for i, raw in enumerate(start.header.chunk_digests)
-        ]
         if not self._is_ready(number, node):
             self._view.refresh()
         # 1
@@ -132,8 +129,11 @@ class Intake:
         commitment = record.commitments.get(node)
         if commitment is None:
             raise out_of_turn(f"{where}: expected a commitment on the ledger before the upload, found none")
-        # 4
+        # 4. No sooner, as a message has room for a hundred thousand digests.
         manifest = start.header.manifest
+        chunk_digests = [
+            as_digest(raw, f"{where}: chunk digest {i}") for i, raw in enumerate(start.header.chunk_digests)
+        ]
         try:
             parsed = verify_header(manifest, chunk_digests, root=commitment.update_root)
         except DigestMismatch as error:

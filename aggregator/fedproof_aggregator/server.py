@@ -32,7 +32,7 @@ _OPTIONS = (
     # Nodes may look just as often whether we are still there.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # What nobody has asked for yet, some megabytes for each stream otherwise, stays with the sender.
+    # What nobody has asked for yet stays with the sender; else each stream takes some megabytes.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 16_384),
     ("grpc.experimental.tcp_max_read_chunk_size", 65_536),

@@ -116,7 +116,7 @@ def _of_policies() -> Iterator[Kind]:
         "trailing_field": ("with one more field", raw + encode_fields(0), count + "24"),
         "field_missing": ("without its last field", raw[:-12], count + "22"),
         "later_version": ("a version to come", spoil(raw, 0, "fedproof.policy.v2"), count + "23"),
-        "many_fields": ("1,024 empty fields", bytes(4096), count + "1024"),
+        "many_fields": ("1,024 empty fields", bytes(4096), "policy: expected at most 32 fields, got more"),
         "huge_tag": ("a tag of 4 MiB", spoil(raw, 0, bytes(MOST)), "expected at most 4096 bytes"),
         "name_empty": ("no name", spoil(raw, 1, ""), "name: expected "),
         "name_long": ("a name of 201 characters", spoil(raw, 1, "x" * 201), "name: expected "),

@@ -9,9 +9,10 @@ import pytest
 from fedproof.merkle import leaf_digest
 from tests.aggregator.world import World, encrypted, refusal
 from tests.fuzz.registry import LONGEST_MESSAGE
-from tests.hostile.upload_kinds import Attack, attacks
+from tests.hostile import chunk_attacks, header_attacks
+from tests.hostile.attack import Attack
 
-ATTACKS = list(attacks())
+ATTACKS = [*header_attacks.attacks(), *chunk_attacks.attacks()]
 
 
 def stored(world: World) -> set[str]:
