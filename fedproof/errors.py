@@ -16,6 +16,7 @@
     │   └── Reverted            the contract refused; carries the custom error's name and arguments
     ├── NetworkError            the aggregator did not answer, after bounded retries
     └── WorkerDied              a child process was killed, or crashed
+        ├── DeadlyRequest       and the one after it too, over the same request
         └── SumLost             and with it a running sum, which has to be begun anew
 
 A message says what was expected, what came, and where.
@@ -98,6 +99,10 @@ class NetworkError(FedproofError):
 
 class WorkerDied(FedproofError):
     """A child process (training, or adding up) was killed or crashed; a new one can do its work again."""
+
+
+class DeadlyRequest(WorkerDied):
+    """Two processes that had started died over the same request, one after the other."""
 
 
 class SumLost(WorkerDied):

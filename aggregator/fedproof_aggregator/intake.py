@@ -15,7 +15,7 @@ from fedproof.codec.frames import split_seeds
 from fedproof.digests import Address, Digest, as_address, as_digest, checksum_address
 from fedproof.errors import DigestMismatch, MalformedMessage
 from fedproof.ledger.events import ExclusionReason, MemberStatus, Phase
-from fedproof.ledger.history import Commitment, RoundRecord
+from fedproof.ledger.history import RoundRecord
 from fedproof.manifest import verify_header
 from fedproof.merkle import leaf_digest
 from fedproof.store import ObjectStore
@@ -139,13 +139,13 @@ class Intake:
         except DigestMismatch as error:
             raise out_of_turn(f"{where}: {error} (the node's commitment)") from error
         except MalformedMessage as error:
-            raise self._refuse_for_good(number, node, commitment, f"{where}: {error}") from error
+            raise self._refuse_for_good(number, node, commitment.update_root, f"{where}: {error}") from error
         # 5
         terms = self._find_terms(record)
         try:
             verify_update(parsed, view=self._view, record=record, node=node, terms=terms)
         except DigestMismatch as error:
-            raise self._refuse_for_good(number, node, commitment, f"{where}: {error}") from error
+            raise self._refuse_for_good(number, node, commitment.update_root, f"{where}: {error}") from error
         self._store.put_header(manifest, chunk_digests)
         standing = self._journal.begin_upload(
             number, node, root=commitment.update_root, chunks=len(chunk_digests)
@@ -181,7 +181,7 @@ class Intake:
         # 1
         if not self._is_open(incoming.round):
             self._view.refresh()
-        record = self._require_open(incoming.round, incoming.where)
+        self._require_open(incoming.round, incoming.where)
         # 2
         self._require_next(incoming, index)
         # 3
@@ -198,8 +198,8 @@ class Intake:
         # 5, 6
         problem = problem or self._add(incoming, index, data)
         if problem:
-            commitment = record.commitments[incoming.node]
-            raise self._refuse_for_good(incoming.round, incoming.node, commitment, problem)
+            # By the root that it began with: the chain may have dropped the commitment since.
+            raise self._refuse_for_good(incoming.round, incoming.node, incoming.root, problem)
         # A crash before this line leaves seeds without their chunk; they are its own when the node sends it
         # again. The sum dies with this process, and is made anew from the store.
         self._store.put(data, digest=expected)
@@ -271,12 +271,12 @@ class Intake:
     def _find_terms(self, record: RoundRecord) -> Terms:
         return self._shelf.find(self._view.round_policy(record).digest)
 
-    def _refuse_for_good(self, number: int, node: Address, commitment: Commitment, message: str) -> Refused:
+    def _refuse_for_good(self, number: int, node: Address, root: Digest, message: str) -> Refused:
         """Journal that a committed update can never count, since no other can take its place."""
         self._journal.record_refusal(
             number,
             node,
-            root=commitment.update_root,
+            root=root,
             reason=ExclusionReason.MALFORMED,
             message=message,
         )

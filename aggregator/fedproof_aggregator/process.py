@@ -129,8 +129,7 @@ def share_memory_among_threads() -> None:
     """Let glibc keep freed memory in one heap; with one for every few threads, a hundred keep 100 MB more."""
     # Other C libraries have no such function, and no such habit.
     with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-        ctypes.CDLL(None).mallopt(-3, 262144)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 @contextmanager

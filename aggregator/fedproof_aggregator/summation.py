@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fedproof.codec.running_sum import RunningSum
 from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Digest, checksum_address
-from fedproof.errors import MalformedMessage, PeerError, SumLost, WorkerDied
+from fedproof.errors import DeadlyRequest, MalformedMessage, PeerError, SumLost
 from fedproof.ledger.history import RoundRecord
 from fedproof.store import ObjectStore
 from fedproof_aggregator.refusal import out_of_turn
@@ -78,19 +78,14 @@ class Summation:
         Raises:
             Refused: the round is over.
             MalformedMessage: the chunk is malformed, or kills whatever worker reads it.
-            WorkerDied: workers die without it as well.
+            WorkerDied: workers die without it as well, or do not start.
         """
         with self._entered(round_number, terms) as growing:
-            held = growing.running.summands(index)
-            if digest not in held and len(held) == terms.parameters.max_contributors:
-                # Some are of commitments that the chain has dropped. The sum is made of the store later.
-                growing.running.take(index)
             try:
                 growing.running.add(index, digest, chunk, whose=whose)
-            except WorkerDied as error:
+            except DeadlyRequest as error:
                 # The sum has died with the workers. If another one starts and says so, it was the chunk.
-                with suppress(SumLost, MalformedMessage):
-                    growing.running.take(index)
+                growing.running.drop(index)
                 raise MalformedMessage(
                     f"{whose}, chunk {index}: expected a chunk that a codec worker can read, two died of it"
                 ) from error
@@ -168,7 +163,8 @@ class Summation:
                     running.remove(index, digest, self._store.get(Digest(digest)), whose="an excluded update")
                 except PeerError:
                     # Never stored, as the disk was full, or lost since: the sum is begun again.
-                    running.take(index)
+                    running.drop(index)
+                    break
             for digest in summands.keys() - running.summands(index):
                 running.add(index, digest, self._store.get(digest), whose=summands[digest])
 
@@ -176,6 +172,10 @@ class Summation:
     def _entered(self, round_number: int, terms: Terms) -> Iterator[_Growing]:
         """Keep the round's sum from being closed while something is added to it."""
         with self._changed:
+            self._newest_over = max(self._newest_over, round_number - 1)
+            while self._growing is not None and self._growing.round < round_number:
+                self._end()
+            # Not before that, which waits: meanwhile this round may end, and a later one's sum begin.
             if round_number <= self._newest_over:
                 raise out_of_turn(f"round {round_number}: expected an open round, its sum is closed")
             growing = self._begin(round_number, terms)
@@ -190,22 +190,22 @@ class Summation:
     def _stop_adding(self, round_number: int, terms: Terms) -> _Growing:
         with self._changed:
             self._newest_over = max(self._newest_over, round_number)
+            # A later one's too, if the chain has dropped that round; it is made again from the store.
+            while self._growing is not None and self._growing.round != round_number:
+                self._end()
             growing = self._begin(round_number, terms)
             self._changed.wait_for(lambda: not growing.adding)
             return growing
 
     def _begin(self, round_number: int, terms: Terms) -> _Growing:
-        self._newest_over = max(self._newest_over, round_number - 1)
-        # While an older one is waited for, another thread may begin.
-        while self._growing is None or self._growing.round < round_number:
-            if self._growing is not None:
-                self._end()
-            else:
-                workers = CodecWorkers(terms.parameters, processes=self._processes)
-                self._growing = _Growing(round_number, workers, RunningSum(workers))
+        """Return the sum of the round, after those of other rounds were ended."""
+        if self._growing is None:
+            workers = CodecWorkers(terms.parameters, processes=self._processes)
+            self._growing = _Growing(round_number, workers, RunningSum(workers))
         return self._growing
 
     def _end(self) -> None:
+        """End the sum. While it is waited for, another thread may begin one."""
         if self._growing is not None:
             ending, self._growing = self._growing, None
             self._changed.wait_for(lambda: not ending.adding)

@@ -26,10 +26,11 @@ class Turnstile:
     def __init__(self, places: int, *, patience_s: float) -> None:
         self._places = places
         self._patience_s = patience_s
-        self._changed = threading.Condition()
-        self._waiting: deque[object] = deque()
+        self._lock = threading.Lock()
+        # Each with an event of its own: waking all that wait, for each message, costs more than the message.
+        self._waiting: deque[tuple[threading.Event, Callable[[], object]]] = deque()
         # The one that is without a message for longest comes first.
-        self._holders: dict[object, tuple[float, Callable[[], object]]] = {}
+        self._holders: dict[threading.Event, tuple[float, Callable[[], object]]] = {}
 
     def receive(
         self, messages: Iterator[Message], cancel: Callable[[], object]
@@ -63,31 +64,33 @@ class Turnstile:
                 self._renew(ticket)
 
     @contextmanager
-    def _place(self, cancel: Callable[[], object]) -> Iterator[object]:
-        ticket = object()
-        with self._changed:
-            self._waiting.append(ticket)
-            try:
-                while self._waiting[0] is not ticket or len(self._holders) >= self._places:
-                    if not self._changed.wait(self._patience_s):
-                        self._cancel_slowest()
-            finally:
-                self._waiting.remove(ticket)
-                self._changed.notify_all()
-            self._holders[ticket] = (time.monotonic(), cancel)
+    def _place(self, cancel: Callable[[], object]) -> Iterator[threading.Event]:
+        ticket = threading.Event()
+        with self._lock:
+            self._waiting.append((ticket, cancel))
+            self._admit()
+        while not ticket.wait(self._patience_s):
+            self._cancel_slowest()
         try:
             yield ticket
         finally:
-            with self._changed:
+            with self._lock:
                 del self._holders[ticket]
-                self._changed.notify_all()
+                self._admit()
 
-    def _renew(self, ticket: object) -> None:
-        with self._changed:
+    def _admit(self) -> None:
+        while self._waiting and len(self._holders) < self._places:
+            ticket, cancel = self._waiting.popleft()
+            self._holders[ticket] = (time.monotonic(), cancel)
+            ticket.set()
+
+    def _renew(self, ticket: threading.Event) -> None:
+        with self._lock:
             _, cancel = self._holders.pop(ticket)
             self._holders[ticket] = (time.monotonic(), cancel)
 
     def _cancel_slowest(self) -> None:
-        since, cancel = next(iter(self._holders.values()), (time.monotonic(), None))
-        if cancel is not None and time.monotonic() - since >= self._patience_s:
+        with self._lock:
+            since, cancel = next(iter(self._holders.values()))
+        if time.monotonic() - since >= self._patience_s:
             cancel()

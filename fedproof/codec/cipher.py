@@ -115,34 +115,21 @@ class UpdateEncryptor:
 
 
 class SumDecryptor:
-    """Decrypts one sum after another under one key.
+    """Decrypts one sum after another under one key."""
 
-    A constant is added to each sum before, and subtracted from what is decrypted: any polynomial that looks
-    random will do. SEAL compresses what it saves, and takes twice as long over anything but noise.
-    """
-
-    __slots__ = ("_cipher", "_constant", "_decryptor", "_scaled_constant")
+    __slots__ = ("_cipher", "_decryptor")
 
     def __init__(self, cipher: Cipher, secret_key: SecretKey) -> None:
         self._cipher = cipher
         self._decryptor = seal.Decryptor(cipher.context, cipher.expand_key(secret_key))
-        modulus, wide = cipher.parameters.coeff_modulus, _wide_bits(cipher.parameters)
-        self._constant = np.random.default_rng(0).integers(1 << wide, size=RING_DEGREE, dtype=np.uint64)
-        scaled = [(modulus * each + (1 << wide - 1)) >> wide for each in self._constant.tolist()]
-        self._scaled_constant = np.array(scaled, dtype=np.uint64)
 
     def decrypt(self, ciphertexts: Words) -> Words:
         """Return the plaintexts' coefficients, below t, of shape (frames, 4096).
 
         Args:
             ciphertexts: both polynomials of each, of shape (frames, 2 * 4096), of a sum that was verified.
-                They are overwritten.
         """
         cipher = self._cipher
-        first = ciphertexts[:, :RING_DEGREE]
-        first += self._scaled_constant
-        # The subtraction of what is not too large wraps around.
-        np.minimum(first, first - np.uint64(cipher.parameters.coeff_modulus), out=first)
         noisy = np.zeros((ciphertexts.shape[0], RING_DEGREE), dtype=np.uint64)
         ciphertext, plaintext = seal.Ciphertext(cipher.context), seal.Plaintext()
         with open_exchange() as exchange:
@@ -151,8 +138,7 @@ class SumDecryptor:
                 self._decryptor.decrypt(ciphertext, plaintext)
                 coefficients, _ = cipher.plaintext.split(exchange.save(plaintext))
                 noisy[frame, : coefficients.size] = coefficients
-        # Modulo 2^64, hence modulo T.
-        noisy -= self._constant - (np.uint64(1) << (cipher.shift - np.uint64(1)))
+        noisy += np.uint64(1) << (cipher.shift - np.uint64(1))
         noisy >>= cipher.shift
         noisy &= np.uint64(cipher.parameters.plain_modulus - 1)
         return noisy

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from enum import IntEnum
 from typing import Final
 
@@ -50,6 +51,20 @@ class Kind(IntEnum):
     SUM_LOST = 68
 
 
+# What each request may be refused with. A worker that was taken over could else choose an error that nobody
+# expects there, and end its daemon with it.
+REFUSALS: Final[dict[Kind, frozenset[Kind]]] = {
+    Kind.START: frozenset({Kind.CONFIGURATION_ERROR}),
+    Kind.ENCODE: frozenset({Kind.UPDATE_REFUSED}),
+    Kind.DECODE: frozenset({Kind.MALFORMED_MESSAGE}),
+    Kind.ADD: frozenset({Kind.MALFORMED_MESSAGE, Kind.SUM_LOST}),
+    Kind.SUBTRACT: frozenset({Kind.MALFORMED_MESSAGE, Kind.SUM_LOST}),
+    Kind.RESUME: frozenset({Kind.MALFORMED_MESSAGE, Kind.SUM_LOST}),
+    Kind.TAKE: frozenset({Kind.MALFORMED_MESSAGE, Kind.SUM_LOST}),
+    Kind.DROP: frozenset(),
+}
+
+
 def send_message(connection: socket.socket, kind: Kind, *parts: Part) -> None:
     """Send a message whose body is the parts, one after the other.
 
@@ -62,24 +77,33 @@ def send_message(connection: socket.socket, kind: Kind, *parts: Part) -> None:
         connection.sendall(view)
 
 
-def receive_message(connection: socket.socket) -> tuple[Kind, memoryview]:
+def receive_message(connection: socket.socket, *, deadline_s: float | None = None) -> tuple[Kind, memoryview]:
     """Return the next message's kind and body.
+
+    Args:
+        connection: where it comes from. With a deadline, its timeout is changed.
+        deadline_s: by when all of it must have come, on the monotonic clock.
 
     Raises:
         EOFError: the other side is gone.
-        OSError: likewise.
+        OSError: likewise, or the deadline is over.
         ValueError: no such kind, or a body larger than any.
     """
-    kind, size = _HEAD.unpack(_receive(connection, _HEAD.size))
+    kind, size = _HEAD.unpack(_receive(connection, _HEAD.size, deadline_s))
     if size > LARGEST_BODY:
         raise ValueError(f"expected a body of at most {LARGEST_BODY} bytes, got {size}")
-    return Kind(kind), _receive(connection, size)
+    return Kind(kind), _receive(connection, size, deadline_s)
 
 
-def _receive(connection: socket.socket, size: int) -> memoryview:
+def _receive(connection: socket.socket, size: int, deadline_s: float | None) -> memoryview:
     body = np.empty(size, dtype=np.uint8).data
     received = 0
     while received < size:
+        if deadline_s is not None:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f"expected {size} bytes in time, got {received}")
+            connection.settimeout(left_s)
         count = connection.recv_into(body[received:])
         if not count:
             raise EOFError

@@ -27,6 +27,9 @@ FORKS: Final = sys.platform == "linux"
 # It takes a quarter of a second; one that is stopped or hangs is replaced.
 _START_TIMEOUT_S: Final = 120.0
 
+# A killed process ends at once, but for one that waits inside the kernel. That one is left behind.
+_END_TIMEOUT_S: Final = 5.0
+
 _KEPT_VARIABLES: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "LANG", "PYTHONHOME")
 
 _SETTINGS: Final = {
@@ -47,11 +50,14 @@ class Child:
         connection: the only way to talk to it; it ends when this closes.
         pid: its number.
         started: what has to be waited for, where it is this process's own child.
+        handle: a descriptor of the process, where it is not and the system has such: unlike its number,
+            never another process's. It is closed with the connection.
     """
 
     connection: socket.socket
     pid: int
     started: subprocess.Popen[bytes] | None
+    handle: int | None = None
     _ending: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def kill(self) -> None:
@@ -66,17 +72,23 @@ class Child:
             if self.connection.fileno() >= 0:
                 self._kill()
                 self.connection.close()
-            if self.started is not None:
-                self.started.wait()
+                if self.handle is not None:
+                    os.close(self.handle)
 
     def _kill(self) -> None:
-        # As soon as it has ended, its number may be another process's; but then its socket is closed.
-        ended = select.poll()
-        ended.register(self.connection, 0)
-        if not ended.poll(0):
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):  # it has ended
+            if self.started is not None:
+                _end(self.started)
+            elif self.handle is not None:
+                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+                _wait_for(self.handle, select.POLLIN)
+            elif not _wait_for(self.connection, 0, timeout_s=0):
+                # Its number may be another process's as soon as it has ended; but then its socket is closed.
                 os.kill(self.pid, signal.SIGKILL)
-            ended.poll()
+                _wait_for(self.connection, 0)
+        # Whoever waits for a reply is woken even where some other process has kept the socket open.
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 class _ForkServer:
@@ -89,18 +101,24 @@ class _ForkServer:
             self._process = _launch(theirs, "fork")
 
     def fork(self, connection: socket.socket) -> int:
-        """Return the number of a new process that serves on the connection."""
+        """Return the number of a new process that serves on the connection.
+
+        Raises:
+            OSError: the server has ended.
+            WorkerDied: it has not, but the system gives it no process.
+        """
         socket.send_fds(self._channel, [b"\0"], [connection.fileno()])
         reply = self._channel.recv(4, socket.MSG_WAITALL)
         if len(reply) != 4:
             raise BrokenPipeError("the process that forks codec workers has ended")
         (pid,) = struct.unpack("<I", reply)
+        if pid == 0:
+            raise WorkerDied("codec worker: expected the system to fork one more process")
         return int(pid)
 
     def close(self) -> None:
         """End the process, and with it all workers that came from it."""
-        self._process.kill()
-        self._process.wait()
+        _end(self._process)
         self._channel.close()
 
 
@@ -133,9 +151,13 @@ def start_worker() -> Child:
     with theirs:
         try:
             if FORKS:
-                return Child(ours, _fork(theirs), None)
+                pid = _fork(theirs)
+                return Child(ours, pid, None, _open_handle(pid))
             process = _launch(theirs, "serve")
             return Child(ours, process.pid, process)
+        except WorkerDied:
+            ours.close()
+            raise
         except OSError as error:
             ours.close()
             raise WorkerDied(f"codec worker: expected a process to start: {error}") from error
@@ -151,6 +173,26 @@ def _fork(connection: socket.socket) -> int:
                 _server.close()
         _server = _ForkServer()
         return _server.fork(connection)
+
+
+def _open_handle(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # an old system, or one that forbids it; or the process has ended
+        return None
+
+
+def _wait_for(what: int | socket.socket, event: int, *, timeout_s: float | None = None) -> bool:
+    """Wait some seconds for an event, or the end of a connection, and return whether it came."""
+    waiting = select.poll()
+    waiting.register(what, event)
+    return bool(waiting.poll(1000 * (_END_TIMEOUT_S if timeout_s is None else timeout_s)))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_TIMEOUT_S)
 
 
 @atexit.register

@@ -23,7 +23,7 @@ class RunningSum:
         self._locks = [threading.Lock() for _ in range(workers.processes)]
 
     def add(self, index: int, summand: bytes, chunk: bytes, *, whose: str) -> None:
-        """Add a chunk, if it is not in the sum.
+        """Add a chunk, if it is not in the sum. A sum of max_contributors is forgotten first.
 
         Args:
             index: the chunk's.
@@ -32,12 +32,16 @@ class RunningSum:
             whose: who sent it, for the message of an error.
 
         Raises:
-            MalformedMessage: it is malformed, or one more than max_contributors. The sum is what it was.
-            WorkerDied: a worker died twice over the chunk.
+            MalformedMessage: it is malformed. The sum is what it was.
+            DeadlyRequest: two workers died over the chunk.
+            WorkerDied: no worker starts.
         """
         with self._lock(index):
             if summand in self._summands[index]:
                 return
+            if len(self._summands[index]) == self._workers.parameters.max_contributors:
+                # No round has more, so some of them count no longer. The sum is made again without those.
+                self._forget(index)
             try:
                 self._workers.add(index, chunk, whose=whose)
             except SumLost:
@@ -72,6 +76,15 @@ class RunningSum:
         with self._lock(index):
             return frozenset(self._summands[index])
 
+    def drop(self, index: int) -> None:
+        """Forget the sum, if there is one.
+
+        Raises:
+            WorkerDied: no worker starts. The sum is forgotten all the same.
+        """
+        with self._lock(index):
+            self._forget(index)
+
     def take(self, index: int) -> bytes:
         """Return the sum, an aggregate's chunk, and forget it.
 
@@ -82,6 +95,10 @@ class RunningSum:
         with self._lock(index):
             self._summands.pop(index, None)
             return self._workers.take(index)
+
+    def _forget(self, index: int) -> None:
+        self._summands.pop(index, None)
+        self._workers.drop(index)
 
     def _lock(self, index: int) -> threading.Lock:
         return self._locks[index % self._workers.processes]

@@ -156,7 +156,7 @@ def compute_next_clips(
         measured: of all the round's sums.
         contributors: how many updates are in the sums.
         total_examples: what the sums are divided by for the mean.
-        clip_margin: how many times that measure a clip is; 0 leaves the clips as they are.
+        clip_margin: how many times that measure a clip is; 0 for the policy's clip everywhere.
         clip_max: the policy's clip, which none exceeds.
 
     Raises:
@@ -168,11 +168,11 @@ def compute_next_clips(
             f"got {len(measured.squares)}, {contributors} and {total_examples}"
         )
     if clip_margin == 0:
-        return scaling.clips
+        return (clip_max,) * len(scaling.clips)
     following = []
     for clip, count, square in zip(scaling.clips, *measured, strict=True):
         if not count:
-            following.append(clip)
+            following.append(min(clip_max, clip))
             continue
         scale = ((clip / scaling.limit) * scaling.max_examples) / total_examples
         spread = scale * math.sqrt(float(contributors * square) / count)

@@ -74,6 +74,6 @@ def compute_selection_seed(*, chain_id: int, contract: Address, round: int, base
     """Return the seed of a round's selection.
 
     The base model is known only when the round before is final, so nobody knows earlier which values will
-    travel, and nobody can choose them.
+    travel; but whoever can make a round fail learns the seed of the next one early.
     """
     return tagged_digest("fedproof.selection.v1", chain_id, contract, round, base_model)

@@ -25,6 +25,7 @@ from fedproof.codec.cipher import SumDecryptor, UpdateEncryptor
 from fedproof.codec.messages import (
     DECODE,
     ENCODE,
+    REFUSALS,
     RUN,
     START,
     SUM,
@@ -46,6 +47,7 @@ MEMORY_BYTES: Final = 512 << 20
 SUM_BYTES: Final = 2 << 20
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_PR_SET_DUMPABLE: Final = 4
 
 
 class SumLost(Exception):
@@ -61,7 +63,7 @@ _ERRORS: Final = {
 
 
 class Worker:
-    """Answers requests. Whatever it raises beside the errors above is a crash.
+    """Answers requests. Whatever it raises beside what a request may be refused with is a crash.
 
     Args:
         parameters: the federation's.
@@ -91,7 +93,7 @@ class Worker:
 
     def _encode(self, body: memoryview) -> tuple[Part, ...]:
         if self._encryptor is None:
-            raise ConfigurationError("codec worker: expected a secret key before anything is encoded")
+            raise ValueError("expected a secret key before anything is encoded")
         weight, wants_residual, size, run_count, seed = ENCODE.unpack_from(body)
         delta_start = ENCODE.size + run_count * RUN.size
         runs = tuple(RUN.iter_unpack(body[ENCODE.size : delta_start]))
@@ -106,7 +108,7 @@ class Worker:
 
     def _decode(self, body: memoryview) -> Part:
         if self._decryptor is None:
-            raise ConfigurationError("codec worker: expected a secret key before anything is decoded")
+            raise ValueError("expected a secret key before anything is decoded")
         contributors, index, length = DECODE.unpack_from(body)
         chunk = bytes(body[DECODE.size :])
         return self._codec.decrypt_chunk(
@@ -155,10 +157,12 @@ def _answer_all(connection: socket.socket) -> NoReturn:
             if kind is Kind.START:
                 worker = _start(body)
             elif worker is None:
-                raise ConfigurationError("codec worker: expected a request to start first")
+                raise ValueError("expected a request to start first")
             else:
                 reply = worker.answer(kind, body)
         except tuple(_ERRORS) as error:
+            if _ERRORS[type(error)] not in REFUSALS[kind]:
+                raise  # a crash: a full disk, say, is nothing that a peer's chunk could be refused for
             send_message(connection, _ERRORS[type(error)], str(error).encode())
         else:
             send_message(connection, Kind.DONE, *reply)
@@ -168,7 +172,7 @@ def main() -> None:
     """Serve on the socket whose descriptor is the first argument.
 
     With the second argument "fork", workers come from here: for each byte and socket that arrive, one is
-    forked, which finds everything imported, and its process's number is sent back.
+    forked, which finds everything imported, and its process's number is sent back; 0 if none could be forked.
     """
     _confine()
     connection = socket.socket(fileno=int(sys.argv[1]))
@@ -187,11 +191,14 @@ def _fork_workers(channel: socket.socket) -> None:
         request, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
         if not request:
             return
-        pid = os.fork()
-        if pid == 0:
-            channel.close()
-            _serve_and_exit(descriptors[0], parent)
-        os.close(descriptors[0])
+        pid = 0
+        # Without a process or a descriptor to spare, one request fails, and the workers that there are go on.
+        with contextlib.suppress(OSError):
+            if descriptors and (pid := os.fork()) == 0:
+                channel.close()
+                _serve_and_exit(descriptors[0], parent)
+        for descriptor in descriptors:
+            os.close(descriptor)
         channel.sendall(struct.pack("<I", pid))
 
 
@@ -227,6 +234,9 @@ def _confine() -> None:
         faulthandler.enable()
     # Keys and plaintexts do not end up in a core dump.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        # A core_pattern that is a pipe is given a dump whatever the limit. Forked workers inherit this.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _limit_memory(sums: int) -> None:

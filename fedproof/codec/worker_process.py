@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from fedproof.codec.messages import LARGEST_CHUNK, START, SUM, Kind, Part, receive_message, send_message
+from fedproof.codec.messages import (
+    LARGEST_CHUNK,
+    REFUSALS,
+    START,
+    SUM,
+    Kind,
+    Part,
+    receive_message,
+    send_message,
+)
 from fedproof.codec.nursery import Child, start_worker
 from fedproof.codec.parameters import CodecParameters
 from fedproof.codec.secret_key import SecretKey
 from fedproof.errors import (
     ConfigurationError,
+    DeadlyRequest,
     FedproofError,
     MalformedMessage,
     SumLost,
@@ -26,6 +37,7 @@ TIMEOUT_S: Final = 120.0
 
 _LONGEST_TEXT: Final = 1000
 
+_NEED_KEY: Final = {Kind.ENCODE: "encoded", Kind.DECODE: "decoded"}
 
 _ERRORS: Final[dict[Kind, type[FedproofError]]] = {
     Kind.MALFORMED_MESSAGE: MalformedMessage,
@@ -41,19 +53,25 @@ class Request:
 
     Attributes:
         kind: what it asks for.
-        parts: its body.
+        parts: its body; not printed, as it may be the key.
         doing: what it does, for the message of an error: "handling node 1, chunk 3".
         reply_bytes: how many bytes the answer has; None if that is not known.
     """
 
     kind: Kind
-    parts: tuple[Part, ...]
+    parts: tuple[Part, ...] = field(repr=False)
     doing: str
     reply_bytes: int | None = 0
 
 
 def make_sum_request(
-    kind: Kind, number: int, count: int = 0, *, whose: str = "the sum", chunk: bytes = b""
+    kind: Kind,
+    number: int,
+    count: int = 0,
+    *,
+    whose: str = "the sum",
+    chunk: bytes = b"",
+    total_bytes: int | None = None,
 ) -> Request:
     """Return a request about a sum.
 
@@ -63,13 +81,14 @@ def make_sum_request(
         count: how many chunks are in it.
         whose: where the chunk comes from, for the message of an error.
         chunk: what to add, to subtract or to resume from.
+        total_bytes: how long the sum is that is taken; None if that is not known.
 
     Raises:
         MalformedMessage: the chunk is larger than any.
     """
     check_size(chunk, whose)
     name = whose.encode()
-    reply_bytes = None if kind is Kind.TAKE else 0
+    reply_bytes = total_bytes if kind is Kind.TAKE else 0
     return Request(kind, (SUM.pack(number, count, len(name)), name, chunk), f"handling {whose}", reply_bytes)
 
 
@@ -87,6 +106,7 @@ class WorkerProcess:
     """A worker, started when it is first asked, and started anew when it dies. Any thread may ask."""
 
     def __init__(self, parameters: CodecParameters, secret_key: SecretKey | None) -> None:
+        self._has_key = secret_key is not None
         key = b"" if secret_key is None else secret_key.reveal()
         start = START.pack(
             parameters.bits, parameters.max_contributors, parameters.coeff_modulus, parameters.values_per_slot
@@ -107,18 +127,29 @@ class WorkerProcess:
         If the process dies, all of them are asked once more, of a new one.
 
         Raises:
-            FedproofError: what the worker refused a request with; the requests after it are not asked.
-            WorkerDied: the new process died as well, or this was closed.
+            MalformedMessage: the worker refused a peer's bytes; the requests after it are not asked.
+            SumLost: a sum is not in the process; likewise.
+            UpdateRefused: what is to be encoded may not be sent; likewise.
+            ConfigurationError: there is no secret key, or SEAL refuses the parameters.
+            DeadlyRequest: the new process died of them as well.
+            WorkerDied: one of the two did not start, or this was closed.
         """
+        for request in requests:
+            if request.kind in _NEED_KEY and not self._has_key:
+                raise ConfigurationError(
+                    f"codec worker: expected a secret key before anything is {_NEED_KEY[request.kind]}"
+                )
         with self._lock:
             try:
                 return self._ask(requests)
-            except _Died:
-                pass
+            except _Died as error:
+                had_started = not isinstance(error, _DiedStarting)
             try:
                 return self._ask(requests)
             except _Died as error:
-                raise WorkerDied(f"codec worker: died twice while {error}") from error
+                is_deadly = had_started and not isinstance(error, _DiedStarting)
+                kind = DeadlyRequest if is_deadly else WorkerDied
+                raise kind(f"codec worker: died twice while {error}") from error
 
     def close(self) -> None:
         """End the process."""
@@ -134,26 +165,30 @@ class WorkerProcess:
             raise WorkerDied(f"codec worker: was closed before {requests[0].doing}")
         if self._child is None:
             self._child = start_worker()
-            self._child.connection.settimeout(TIMEOUT_S)
             try:
                 self._exchange(self._child.connection, self._start)
             except FedproofError:
                 self._discard()
                 raise
             except _Died as error:
-                raise _Died(f"starting, before {requests[0].doing}") from error
+                raise _DiedStarting(f"starting, before {requests[0].doing}") from error
         for request in requests:
             reply = self._exchange(self._child.connection, request)
         return reply
 
     def _exchange(self, connection: socket.socket, request: Request) -> memoryview:
+        # One for the whole reply: a worker that drips a byte now and then is as good as one that hangs.
+        deadline_s = time.monotonic() + TIMEOUT_S
         try:
+            connection.settimeout(TIMEOUT_S)  # for all that is sent
             send_message(connection, request.kind, *request.parts)
-            kind, body = receive_message(connection)
+            kind, body = receive_message(connection, deadline_s=deadline_s)
             if kind is Kind.DONE:
                 if request.reply_bytes not in {None, len(body)}:
                     raise ValueError(f"expected {request.reply_bytes} bytes, got {len(body)}")
                 return body
+            if kind not in REFUSALS[request.kind]:
+                raise ValueError(f"expected no {kind!r} in reply to {request.kind!r}")
             error = _ERRORS[kind](str(body[:_LONGEST_TEXT], "utf-8", "replace"))
         except (OSError, EOFError, ValueError, KeyError) as died:
             self._discard()
@@ -172,3 +207,7 @@ class WorkerProcess:
 
 class _Died(Exception):
     """The process is gone, or answers what is no reply; carries what it was doing."""
+
+
+class _DiedStarting(_Died):
+    """It has seen no request."""

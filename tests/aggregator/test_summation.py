@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -182,21 +183,33 @@ def test_a_commitment_that_the_chain_has_dropped_leaves_the_sum(world: World, dr
     assert published(world) == plain_sum(updates)
 
 
+@pytest.mark.parametrize("unstored", [1, 2])
 def test_a_chunk_that_was_added_and_not_stored_leaves_the_sum(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, unstored: int
 ) -> None:
     """Where the disk was full, the sum holds what the store does not; it is made anew without it."""
-    late = world.committed_update(2)
-    incoming = begin(world, 2, late)
 
     def fail(*_args: object, **_keywords: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(world.store, "put", fail)
-        with pytest.raises(OSError, match="No space"):
-            world.intake.accept(incoming, 0, late.chunks[0])
-    updates = world.deliver(0, 1)
+    def bring_unstored(late: Update) -> None:
+        incoming = begin(world, 2, late)
+        with monkeypatch.context() as patch:
+            patch.setattr(world.store, "put", fail)
+            with pytest.raises(OSError, match="No space"):
+                world.intake.accept(incoming, 0, late.chunks[0])
+
+    updates = []
+    if unstored == 2:
+        with world.federation.chain.rolled_back():
+            bring_unstored(world.committed_update(2, data=encrypted(2, 9)))
+        world.federation.chain.tester.mine_blocks(3)
+        world.view.refresh()
+    bring_unstored(world.committed_update(2))
+    updates += world.deliver(0, 1)
+    growing = world.summation._growing
+    assert growing is not None
+    assert len(growing.running.summands(0)) == 2 + unstored
     world.pass_deadline(by_s=60)
     assert published(world) == plain_sum(updates)
 
@@ -244,6 +257,53 @@ def test_a_worker_that_does_not_start_is_nobodys_fault(
     assert published(world) == plain_sum(updates)
 
 
+@pytest.mark.parametrize("deaths", [[Kind.ADD, Kind.START], [Kind.START, Kind.ADD]], ids=["after", "before"])
+def test_a_chunk_that_one_worker_died_of_is_not_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch, deaths: list[Kind]
+) -> None:
+    """One dies over the chunk and one does not start, as memory is short: the node is told to try again."""
+    update = world.committed_update(0)
+    exchange = WorkerProcess._exchange
+    to_come = deaths.copy()
+
+    def kill_and_exchange(self: WorkerProcess, *arguments: Any) -> Any:
+        if to_come and arguments[-1].kind is to_come[0]:
+            to_come.pop(0)
+            assert self.pid is not None
+            os.kill(self.pid, signal.SIGKILL)
+        return exchange(self, *arguments)
+
+    monkeypatch.setattr(WorkerProcess, "_exchange", kill_and_exchange)
+    code, message = refusal(lambda: world.upload(0, update))
+    assert not to_come
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert message == "the aggregator cannot add updates now; try again"
+    updates = [update, *world.deliver(1, 2)]
+    world.upload(0, update)
+    assert published(world) == plain_sum(updates)
+
+
+def test_a_chunk_whose_commitment_the_chain_has_dropped_is_refused_by_its_root(
+    world: World, killing: Callable[[Kind], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held against the update holds for its root, and not for what the node commits to later."""
+    with world.federation.chain.rolled_back():
+        poisoned = world.committed_update(0, data=encrypted(0, 9))
+        incoming = begin(world, 0, poisoned)
+    world.federation.chain.tester.mine_blocks(3)
+    world.view.refresh()
+    with monkeypatch.context():
+        killing(Kind.ADD)
+        with pytest.raises(Refused, match="two died of it"):
+            world.intake.accept(incoming, 0, poisoned.chunks[0])
+    monkeypatch.undo()
+    standing = world.journal.find_upload(1, world.node(0).address, root=poisoned.root)
+    assert standing is not None
+    assert standing.reason == ExclusionReason.MALFORMED
+    updates = world.deliver(0, 1, 2)
+    assert published(world) == plain_sum(updates)
+
+
 def test_workers_that_die_again_and_again_end_the_step_and_not_the_daemon(
     world: World, killing: Callable[[Kind], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,3 +338,30 @@ def test_nothing_is_added_to_a_round_that_is_over(world: World, end: str) -> Non
     with pytest.raises(Refused, match="round 1: expected an open round, its sum is closed"):
         world.summation.add(1, terms, index=0, digest=late.digests[0], chunk=late.chunks[0], whose="late")
     assert world.summation._growing is None
+
+
+@pytest.mark.parametrize("meanwhile", ["the round ends", "a later round begins"])
+def test_a_chunk_that_waited_for_an_older_round_is_in_no_other_sum(world: World, meanwhile: str) -> None:
+    """Its round may be over when the older one's sum has ended: it is then refused, and begins no sum."""
+    late = world.committed_update(0)
+    terms = begin(world, 0, late).terms
+    summation = world.summation
+
+    def add_late() -> None:
+        summation.add(2, terms, index=0, digest=late.digests[0], chunk=late.chunks[0], whose="late")
+
+    with ThreadPoolExecutor(1) as pool:
+        with summation._entered(1, terms):
+            waiting = pool.submit(add_late)
+            while summation._growing is not None:
+                time.sleep(0.01)
+            if meanwhile == "the round ends":
+                summation.close(2)
+            else:
+                with summation._entered(3, terms):
+                    pass
+        with pytest.raises(Refused, match="round 2: expected an open round, its sum is closed"):
+            waiting.result()
+    assert (None if summation._growing is None else summation._growing.round) == (
+        None if meanwhile == "the round ends" else 3
+    )

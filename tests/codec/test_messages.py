@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from fedproof.codec.messages import LARGEST_BODY, Kind, receive_message, send_message
+from fedproof.codec.worker_process import Request, make_sum_request
 
 
 @pytest.fixture
@@ -55,3 +57,25 @@ def test_a_size_is_not_believed(pair: tuple[socket.socket, socket.socket], size:
     pair[0].sendall(bytes([Kind.DONE]) + size.to_bytes(4, "little"))
     with pytest.raises(ValueError, match=f"a body of at most {LARGEST_BODY} bytes, got {size}"):
         receive_message(pair[1])
+
+
+def test_a_deadline_is_for_the_whole_message(pair: tuple[socket.socket, socket.socket]) -> None:
+    """What has not come by then is waited for no longer, and what comes after it is not read."""
+    pair[0].sendall(bytes([Kind.DONE, 3, 0, 0, 0]) + b"ab")
+    with pytest.raises(TimeoutError):
+        receive_message(pair[1], deadline_s=time.monotonic() + 0.05)
+    pair[0].sendall(bytes([Kind.DONE, 0, 0, 0, 0]))
+    with pytest.raises(TimeoutError, match="expected 5 bytes in time, got 0"):
+        receive_message(pair[1], deadline_s=time.monotonic())
+
+
+def test_a_request_does_not_print_the_key() -> None:
+    """What starts a worker holds the key, and may turn up in a traceback."""
+    assert "secret" not in repr(Request(Kind.START, (b"secret",), "starting"))
+
+
+def test_a_sum_that_is_taken_has_the_length_that_is_known() -> None:
+    """Only of the request that takes it: the others are answered with nothing."""
+    assert make_sum_request(Kind.TAKE, 0, 1, total_bytes=9).reply_bytes == 9
+    assert make_sum_request(Kind.TAKE, 0, 1).reply_bytes is None
+    assert make_sum_request(Kind.ADD, 0, 1).reply_bytes == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -91,6 +92,44 @@ def test_a_sum_dies_with_its_worker_and_no_other(
         add(running, index, chunks, 0, 1, 2)
     for index in range(8):
         assert running.take(index) == codec.sum_chunks(chunks[: 3 if index % 2 == 0 else 2]), index
+
+
+def test_a_sum_is_forgotten(running: RunningSum, codec: Codec, chunks: list[bytes]) -> None:
+    """A sum may be dropped that is not there, and is begun again after it."""
+    for _ in range(2):
+        running.drop(2)
+        add(running, 2, chunks, 0, 1)
+        for _ in range(2):
+            running.drop(2)
+            assert running.summands(2) == frozenset()
+    add(running, 2, chunks, 3)
+    assert running.take(2) == codec.sum_chunks(chunks[3:])
+
+
+def test_a_sum_of_a_dead_worker_is_forgotten(
+    running: RunningSum, workers: CodecWorkers, codec: Codec, chunks: list[bytes]
+) -> None:
+    """There is nothing to take, and that is no error."""
+    add(running, 2, chunks, 0, 1)
+    kill_worker(workers, 2)
+    running.drop(2)
+    add(running, 2, chunks, 0)
+    assert running.take(2) == codec.sum_chunks(chunks[:1])
+
+
+def test_threads_that_bring_more_than_a_sum_holds(
+    running: RunningSum, codec: Codec, chunks: list[bytes]
+) -> None:
+    """One of them begins the sum again, and none is refused."""
+    full = codec.parameters.max_contributors
+    names = [number.to_bytes(20, "big") for number in range(full + 6)]
+    for name in names[:full]:
+        running.add(1, name, chunks[0], whose="a dropped node")
+    assert len(running.summands(1)) == full
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: running.add(1, name, chunks[1], whose="a node"), names[full:]))
+    assert running.summands(1) == set(names[full:])
+    assert running.take(1) == codec.sum_chunks(chunks[1:2] * 6)
 
 
 def test_threads_that_bring_the_same_chunk(running: RunningSum, codec: Codec, chunks: list[bytes]) -> None:

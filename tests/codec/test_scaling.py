@@ -105,10 +105,10 @@ def test_a_group_of_which_nothing_travelled_keeps_its_clip() -> None:
     assert next_clips(make_scaling([1, 0], [0.5, 0.3]), [(1, 0), (0, 0)]) == (0.25, 0.3)
 
 
-def test_without_a_margin_clips_stay() -> None:
-    """A policy with the margin 0 has the same clips in every round."""
-    scaling = make_scaling([1, 1])
-    assert next_clips(scaling, [(1, 0), (1, 10**9)], clip_margin=0.0) == scaling.clips
+def test_without_a_margin_clips_are_the_policys() -> None:
+    """A policy with the margin 0 has its clip in every round, whatever an earlier policy left behind."""
+    scaling = make_scaling([1, 1, 0])
+    assert next_clips(scaling, [(1, 0), (1, 10**9), (0, 0)], clip_margin=0.0) == (1.0, 1.0, 1.0)
 
 
 def test_known_clips_to_the_last_bit() -> None:

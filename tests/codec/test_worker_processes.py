@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import select
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +22,10 @@ from fedproof.codec import Codec, CodecParameters, SecretKey, nursery, worker_pr
 from fedproof.codec.cipher import UpdateEncryptor
 from fedproof.codec.messages import LARGEST_BODY, Kind, receive_message, send_message
 from fedproof.codec.nursery import Child
-from fedproof.codec.worker import MEMORY_BYTES, SUM_BYTES
+from fedproof.codec.worker import MEMORY_BYTES, SUM_BYTES, Worker, _answer_all
+from fedproof.codec.worker_process import WorkerProcess
 from fedproof.codec.workers import CodecWorkers, Piece
-from fedproof.errors import WorkerDied
+from fedproof.errors import ConfigurationError, WorkerDied
 from fedproof.keys.wallet import PASSWORD_VARIABLE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
@@ -62,6 +65,17 @@ def chunks(codec: Codec, encryptor: UpdateEncryptor) -> list[bytes]:
 def launched(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a system where workers are not forked."""
     monkeypatch.setattr(nursery, "FORKS", False)
+
+
+def be_impatient_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a worker that gives no answer replaced at once, and its successor given time."""
+
+    def start_patiently() -> Child:
+        monkeypatch.undo()
+        return nursery.start_worker()
+
+    monkeypatch.setattr(worker_process, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(worker_process, "start_worker", start_patiently)
 
 
 def find_pid(workers: CodecWorkers) -> int:
@@ -160,14 +174,72 @@ def test_a_process_that_hangs_is_replaced(
     workers: CodecWorkers, codec: Codec, chunks: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that gives no answer in time is killed, and the request made again."""
-    monkeypatch.setattr(worker_process, "TIMEOUT_S", 0.2)
-    with CodecWorkers(codec.parameters, processes=1) as impatient:
-        impatient.drop(0)
-        hanging = find_pid(impatient)
-        os.kill(hanging, signal.SIGSTOP)
-        monkeypatch.undo()
-        assert impatient.sum_chunks([("node 1", chunks[0])]) == codec.sum_chunks(chunks[:1])
-        wait_for_end(hanging)
+    hanging = find_pid(workers)
+    os.kill(hanging, signal.SIGSTOP)
+    be_impatient_once(monkeypatch)
+    assert workers.sum_chunks([("node 1", chunks[0])]) == codec.sum_chunks(chunks[:1])
+    wait_for_end(hanging)
+
+
+def test_a_process_that_drips_is_replaced(
+    workers: CodecWorkers, codec: Codec, chunks: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is for the whole reply: bytes that come one by one do not prolong it."""
+    workers._workers[0].close()
+    workers._workers[0]._closed = False
+    ours, theirs = socket.socketpair()
+    ended = threading.Event()
+
+    def drip() -> None:
+        with theirs, contextlib.suppress(OSError):
+            theirs.sendall(lie(Kind.DONE, b"", size=1 << 20))
+            while not ended.wait(0.01):
+                theirs.sendall(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    workers._workers[0]._child = Child(ours, 2**22 + 1, None)
+    be_impatient_once(monkeypatch)
+    try:
+        assert workers.sum_chunks([("node 1", chunks[0])]) == codec.sum_chunks(chunks[:1])
+    finally:
+        ended.set()
+        thread.join()
+
+
+def start_stranger() -> subprocess.Popen[bytes]:
+    """Return a process that is no worker, and of which the nursery has only the number."""
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+
+def test_a_process_that_closed_its_socket_is_killed() -> None:
+    """A worker that runs on without its socket is not taken for one that has ended."""
+    with start_stranger() as stranger:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        Child(ours, stranger.pid, None, os.pidfd_open(stranger.pid)).close()
+        assert stranger.wait(60) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("has_handle", [True, False])
+def test_a_socket_that_stays_open_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, has_handle: bool
+) -> None:
+    """A worker's own child may keep the socket: the worker is killed, and whoever waits for it is woken."""
+    monkeypatch.setattr(nursery, "_END_TIMEOUT_S", 0.1)
+    ours, theirs = socket.socketpair()
+    with start_stranger() as stranger, theirs:
+        handle = os.pidfd_open(stranger.pid) if has_handle else None
+        child = Child(ours, stranger.pid, None, handle)
+        woken: list[bytes] = []
+        thread = threading.Thread(target=lambda: woken.append(ours.recv(1)))
+        thread.start()
+        child.kill()
+        thread.join(60)
+        assert woken == [b""]
+        child.close()
+        child.close()
+        assert stranger.wait(60) == -signal.SIGKILL
 
 
 def test_closing_does_not_wait_for_a_process_that_hangs(
@@ -252,11 +324,48 @@ def test_a_worker_does_not_get_the_password(
 ) -> None:
     """Of the daemon's environment a worker gets what it needs to start, and no secret."""
     monkeypatch.setenv(PASSWORD_VARIABLE, "open sesame")
+    environments: list[dict[str, str]] = []
+    popen: Any = subprocess.Popen
+
+    def record(*arguments: Any, env: dict[str, str], **options: Any) -> Any:
+        environments.append(env)
+        return popen(*arguments, env=env, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", record)
     with CodecWorkers(parameters, processes=1) as workers:
         workers.drop(0)
-        environment = Path(f"/proc/{find_pid(workers)}/environ").read_bytes()
-    assert b"PATH=" in environment
-    assert b"sesame" not in environment
+    (environment,) = environments
+    assert "PATH" in environment
+    assert "open sesame" not in environment.values()
+
+
+def test_a_worker_leaves_no_core_dump() -> None:
+    """Not even to a pipe, which a limit of 0 does not stop: to the system its memory is not to be dumped."""
+    get_dumpable = 3
+    script = (
+        "import ctypes, resource, fedproof.codec.worker as worker; worker._confine(); "
+        f"print(ctypes.CDLL(None).prctl({get_dumpable}), resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "0 (0, 0)\n"
+
+
+def test_a_full_disk_is_a_crash_of_the_worker(
+    parameters: CodecParameters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no fault of the chunk that was to be added, so the worker does not refuse that."""
+
+    def fill_disk(*_: object) -> None:
+        raise ConfigurationError("expected room")
+
+    monkeypatch.setattr(Worker, "answer", fill_disk)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_message(ours, Kind.START, *WorkerProcess(parameters, None)._start.parts)
+        send_message(ours, Kind.ADD)
+        with pytest.raises(ConfigurationError, match="expected room"):
+            _answer_all(theirs)
+        assert receive_message(ours)[0] is Kind.DONE
 
 
 def run_script(folder: Path, ending: str, *, name: str = "daemon.py") -> subprocess.Popen[str]:

@@ -69,10 +69,10 @@ export function measureGroups(groupSizes, positions, sums) {
 }
 
 export function nextClips(clips, groups, { limit, maxExamples, totalExamples, contributors, margin, clipMax }) {
-  if (margin === 0) return clips;
+  if (margin === 0) return clips.map(() => clipMax);
   return clips.map((clip, group) => {
     const { count, squares } = groups[group];
-    if (count === 0) return clip;
+    if (count === 0) return Math.min(clipMax, clip);
     const scale = ((clip / limit) * maxExamples) / totalExamples;
     const spread = scale * Math.sqrt(Number(BigInt(contributors) * squares) / count);
     return Math.min(clipMax, Math.max(margin * spread, clip / 2, clipMax * 2 ** -40));
