@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -20,6 +18,7 @@ from fedproof.errors import ConfigurationError
 from fedproof.keys.wallet import load_wallet, read_password
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import AGGREGATOR_ROLE
+from fedproof.memory import share_one_heap
 from fedproof.policy import Policy
 from fedproof.store import ObjectStore
 from fedproof_aggregator.config import AggregatorConfig
@@ -39,8 +38,6 @@ from fedproof_aggregator.terms import TermsShelf, verify_policy
 from fedproof_aggregator.turnstile import Turnstile
 from fedproof_aggregator.view import LedgerView
 
-_M_ARENA_MAX: Final = -8  # malloc.h
-
 
 def run_aggregator(config: AggregatorConfig, *, logger: FilteringBoundLogger) -> None:
     """Serve and drive rounds until SIGTERM or Ctrl-C, or to the last round, where the configuration says so.
@@ -51,7 +48,7 @@ def run_aggregator(config: AggregatorConfig, *, logger: FilteringBoundLogger) ->
         PolicyMismatch: the ledger has adopted another policy.
         LedgerError: the chain cannot be reached at the start, or the contract is another one.
     """
-    share_memory_among_threads()
+    share_one_heap()
     policy = Policy.load(config.policy)
     with locked(config.state_dir):
         ledger = connect_ledger(config)
@@ -123,13 +120,6 @@ def connect_ledger(config: AggregatorConfig) -> Ledger:
             f"{checksum_address(ledger.contract)}, got {checksum_address(ledger.address)}"
         )
     return ledger
-
-
-def share_memory_among_threads() -> None:
-    """Let glibc keep freed memory in one heap; with one for every few threads, a hundred keep 100 MB more."""
-    # Other C libraries have no such function, and no such habit.
-    with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 @contextmanager

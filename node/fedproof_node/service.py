@@ -15,6 +15,7 @@ from fedproof.keys.tls import certificate_digest
 from fedproof.keys.wallet import load_wallet
 from fedproof.keys.wrapping import WrappingKey
 from fedproof.ledger.client import Ledger
+from fedproof.memory import share_one_heap
 from fedproof.policy import Policy
 from fedproof_node.conclusion import Concluder
 from fedproof_node.config import NodeConfig
@@ -23,7 +24,6 @@ from fedproof_node.daemon import Daemon, Parts
 from fedproof_node.epoch import KeyRing
 from fedproof_node.journal import Journal
 from fedproof_node.membership import Membership
-from fedproof_node.memory import return_freed_buffers
 from fedproof_node.models import ModelShelf
 from fedproof_node.patience import Patience
 from fedproof_node.relay import Relay
@@ -77,7 +77,7 @@ def run_node(
         NetworkError: the aggregator does not answer.
         DigestMismatch: the aggregator serves another federation.
     """
-    return_freed_buffers()
+    share_one_heap()
     with _open_daemon(config, password=password, log=log) as daemon:
         daemon.run(poll_interval_s=config.poll_interval_s, until_round=until_round)
 
