@@ -28,8 +28,8 @@ _MAGIC: Final = 0xA15E
 _NONE: Final = 0
 _ZSTD: Final = 2
 _WORD: Final = np.dtype("<u8")
-# More than the largest object, a whole ciphertext, takes.
-_LARGEST_FILE: Final = 3 * RING_DEGREE * _WORD.itemsize
+# More than the largest object, a ciphertext of 16 polynomials, takes.
+_LARGEST_FILE: Final = 17 * RING_DEGREE * _WORD.itemsize
 
 
 @dataclass(frozen=True, slots=True)

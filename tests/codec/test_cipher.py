@@ -9,10 +9,22 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import tenseal.sealapi as seal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedproof.codec import Codec, CodecParameters, SecretKey
 from fedproof.codec.bits import Words
-from fedproof.codec.cipher import Cipher, UpdateEncryptor
+from fedproof.codec.cipher import (
+    Cipher,
+    CiphertextSum,
+    SumDecryptor,
+    UpdateEncryptor,
+    add_modular,
+    scale_down,
+    scale_up,
+)
+from fedproof.codec.seal_files import open_exchange
 from fedproof.errors import ConfigurationError
 
 # BLAKE2b's initial values (RFC 7693): the first 64 bits of the square roots' fractions.
@@ -166,6 +178,72 @@ def test_the_noise_is_within_its_bound(parameters: CodecParameters, secret_key: 
             doubled.append(error / (2 * plain_modulus))
     assert max(abs(error) for error in doubled) <= 21.5
     assert np.std(doubled) == pytest.approx((21 / 2) ** 0.5, rel=0.05)
+
+
+def test_seal_decrypts_what_we_encrypt(parameters: CodecParameters, secret_key: SecretKey) -> None:
+    """A sum is a BFV ciphertext: SEAL's own decryptor returns what ours does, and what was added up."""
+    cipher = Cipher(parameters)
+    encryptor = UpdateEncryptor(cipher, secret_key)
+    rng = np.random.default_rng(5)
+    # Updates leave room for their sum in each coefficient.
+    most = parameters.plain_modulus // parameters.max_contributors
+    plaintexts = rng.integers(0, most, (parameters.max_contributors, 3, 4096), dtype=np.uint64)
+    total = CiphertextSum(cipher)
+    for plaintext in plaintexts:
+        total.add(*encryptor.encrypt(plaintext))
+    ciphertexts = total.result()
+    expected = plaintexts.sum(axis=0)
+    assert (SumDecryptor(cipher, secret_key).decrypt(ciphertexts) == expected).all()
+    decryptor = seal.Decryptor(cipher.context, cipher.expand_key(secret_key))
+    ciphertext, opened = seal.Ciphertext(cipher.context), seal.Plaintext()
+    with open_exchange() as exchange:
+        for words, slots in zip(ciphertexts, expected, strict=True):
+            exchange.load(ciphertext, cipher.context, *cipher.polynomials(2).join(words))
+            decryptor.decrypt(ciphertext, opened)
+            came, _ = cipher.plaintext.split(exchange.save(opened))
+            assert (came == slots).all()
+
+
+def test_we_decrypt_what_seal_encrypts(parameters: CodecParameters, secret_key: SecretKey) -> None:
+    """SEAL's own encryption of a plaintext, of any size that a chunk may have, is opened."""
+    cipher = Cipher(parameters)
+    encryptor = seal.Encryptor(cipher.context, cipher.expand_key(secret_key))
+    slots = np.random.default_rng(6).integers(0, parameters.plain_modulus, (16, 4096), dtype=np.uint64)
+    ciphertexts = np.empty((16, 2 * 4096), dtype=np.uint64)
+    plaintext, ciphertext = seal.Plaintext(), seal.Ciphertext(cipher.context)
+    with open_exchange() as exchange:
+        for frame, coefficients in enumerate(slots):
+            exchange.load(plaintext, cipher.context, *cipher.plaintext.join(coefficients))
+            encryptor.encrypt_symmetric(plaintext, ciphertext)
+            ciphertexts[frame], _ = cipher.polynomials(2).split(exchange.save(ciphertext))
+    decryptor = SumDecryptor(cipher, secret_key)
+    for frames in (1, 2, 16):
+        assert (decryptor.decrypt(ciphertexts[:frames]) == slots[:frames]).all()
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.integers(8, 24), st.integers(2, 1000), st.data())
+def test_scaling_is_exact(bits: int, contributors: int, data: st.DataObject) -> None:
+    """Up, down and modulo q, every result is that of big integers, at any size of q and t."""
+    parameters = CodecParameters.plan(bits=bits, max_contributors=contributors)
+    q, t = parameters.coeff_modulus, parameters.plain_modulus
+    # The last number before a multiple of q / t is halfway to be rounded up, and the like.
+    edges = st.builds(
+        lambda m, part, off: (m * q * 2 + part * q) // (2 * t) + off,
+        st.integers(0, t - 1), st.integers(0, 1), st.integers(-2, 2),
+    ).filter(lambda p: 0 <= p < q)  # fmt: skip
+    masked = data.draw(st.lists(st.one_of(st.integers(0, q - 1), edges), min_size=1, max_size=20))
+    words = np.array(masked, dtype=np.uint64)
+    assert scale_down(words, parameters).tolist() == [(2 * t * p + q) // (2 * q) % t for p in masked]
+    assert add_modular(words, words[::-1], parameters).tolist() == [
+        (one + other) % q for one, other in zip(masked, reversed(masked), strict=True)
+    ]
+    plaintexts = data.draw(st.lists(st.integers(0, t - 1), min_size=1, max_size=20))
+    scaled = scale_up(np.array(plaintexts, dtype=np.uint64), parameters).tolist()
+    for came, m in zip(scaled, plaintexts, strict=True):
+        # Twice the distance from q m / t, times t.
+        assert abs(2 * (came * t - q * m)) <= t + t // 2**30
+        assert 0 <= came < q
 
 
 def test_parameters_that_seal_refuses_name_the_reason(parameters: CodecParameters) -> None:

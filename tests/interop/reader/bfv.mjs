@@ -41,12 +41,8 @@ export function computePhase(c0, c1, secret, q) {
 }
 
 /** Return the plaintext polynomial behind p. */
-export function decrypt(phase, { q, t, w }) {
-  const wide = 1n << BigInt(w - 1);
-  return phase.map((p) => {
-    const y = divideRounded(wide * p, q) % wide;
-    return divideRounded(y * t, wide) % t;
-  });
+export function decrypt(phase, { q, t }) {
+  return phase.map((p) => divideRounded(t * p, q) % t);
 }
 
 /** Return how far p is off the plaintext m: the noise, each coefficient from -q/2 to q/2. */
