@@ -60,6 +60,10 @@ class Child:
     handle: int | None = None
     _ending: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def has_ended(self) -> bool:
+        """Return whether the process has closed its end of the connection."""
+        return _wait_for(self.connection, 0, timeout_s=0)
+
     def kill(self) -> None:
         """End the process, now. Whoever waits for a reply of its reads the end of the connection."""
         with self._ending:
@@ -82,7 +86,7 @@ class Child:
             elif self.handle is not None:
                 signal.pidfd_send_signal(self.handle, signal.SIGKILL)
                 _wait_for(self.handle, select.POLLIN)
-            elif not _wait_for(self.connection, 0, timeout_s=0):
+            elif not self.has_ended():
                 # Its number may be another process's as soon as it has ended; but then its socket is closed.
                 os.kill(self.pid, signal.SIGKILL)
                 _wait_for(self.connection, 0)

@@ -55,13 +55,13 @@ class Request:
         kind: what it asks for.
         parts: its body; not printed, as it may be the key.
         doing: what it does, for the message of an error: "handling node 1, chunk 3".
-        reply_bytes: how many bytes the answer has; None if that is not known.
+        reply_bytes: how many bytes the answer has.
     """
 
     kind: Kind
     parts: tuple[Part, ...] = field(repr=False)
     doing: str
-    reply_bytes: int | None = 0
+    reply_bytes: int = 0
 
 
 def make_sum_request(
@@ -71,7 +71,7 @@ def make_sum_request(
     *,
     whose: str = "the sum",
     chunk: bytes = b"",
-    total_bytes: int | None = None,
+    total_bytes: int = 0,
 ) -> Request:
     """Return a request about a sum.
 
@@ -81,7 +81,7 @@ def make_sum_request(
         count: how many chunks are in it.
         whose: where the chunk comes from, for the message of an error.
         chunk: what to add, to subtract or to resume from.
-        total_bytes: how long the sum is that is taken; None if that is not known.
+        total_bytes: how long the sum is that is taken.
 
     Raises:
         MalformedMessage: the chunk is larger than any.
@@ -163,6 +163,8 @@ class WorkerProcess:
     def _ask(self, requests: Sequence[Request]) -> memoryview:
         if self._closed:
             raise WorkerDied(f"codec worker: was closed before {requests[0].doing}")
+        if self._child is not None and self._child.has_ended():
+            self._discard()  # while it had nothing to do, so no request is to blame
         if self._child is None:
             self._child = start_worker()
             try:
@@ -184,7 +186,7 @@ class WorkerProcess:
             send_message(connection, request.kind, *request.parts)
             kind, body = receive_message(connection, deadline_s=deadline_s)
             if kind is Kind.DONE:
-                if request.reply_bytes not in {None, len(body)}:
+                if len(body) != request.reply_bytes:
                     raise ValueError(f"expected {request.reply_bytes} bytes, got {len(body)}")
                 return body
             if kind not in REFUSALS[request.kind]:

@@ -85,7 +85,9 @@ class CodecWorkers:
         self.parameters = parameters
         self.processes = processes or count_cores()
         self._workers = [WorkerProcess(parameters, secret_key) for _ in range(self.processes)]
+        # How many updates are in the running sum of an index, and how long the sum is.
         self._held: defaultdict[int, int] = defaultdict(int)
+        self._total_bytes: dict[int, int] = {}
         self._locks = [threading.Lock() for _ in range(self.processes)]
         # One thread for each process, so whichever is free takes the next piece of work.
         self._threads = ThreadPoolExecutor(self.processes, thread_name_prefix="codec")
@@ -183,7 +185,7 @@ class CodecWorkers:
                 than max_contributors.
             WorkerDied: a process died twice over a chunk, which is named.
         """
-        total, count = b"", 0
+        total, count, total_bytes = b"", 0, 0
         for batch in _split(chunks):
             requests = [make_sum_request(Kind.DROP, _PRIVATE_SUM)]
             if count:
@@ -191,7 +193,8 @@ class CodecWorkers:
             for whose, chunk in batch:
                 requests.append(make_sum_request(Kind.ADD, _PRIVATE_SUM, count, whose=whose, chunk=chunk))
                 count += 1
-            requests.append(make_sum_request(Kind.TAKE, _PRIVATE_SUM, count))
+                total_bytes = self._compute_total_bytes(chunk)
+            requests.append(make_sum_request(Kind.TAKE, _PRIVATE_SUM, count, total_bytes=total_bytes))
             total = bytes(_wait(self._submit(self._ask_own, requests)))
         return total
 
@@ -235,7 +238,10 @@ class CodecWorkers:
         place = index % self.processes
         with self._locks[place]:
             held = self._held[index]
-            request = make_sum_request(kind, index, held, whose=f"{whose}, chunk {index}", chunk=chunk)
+            request = make_sum_request(
+                kind, index, held, whose=f"{whose}, chunk {index}", chunk=chunk,
+                total_bytes=self._total_bytes.get(index, 0),
+            )  # fmt: skip
             try:
                 reply = self._workers[place].ask([request])
             except SumLost:
@@ -243,9 +249,16 @@ class CodecWorkers:
                 raise
             if kind in {Kind.TAKE, Kind.DROP}:
                 del self._held[index]
+                self._total_bytes.pop(index, None)
             else:
                 self._held[index] += 1 if kind is Kind.ADD else -1
+                self._total_bytes[index] = self._compute_total_bytes(chunk)
             return reply
+
+    def _compute_total_bytes(self, chunk: bytes) -> int:
+        """Return how long a sum of chunks like this one is."""
+        parameters = self.parameters
+        return len(chunk) // parameters.update_frame_bytes * parameters.aggregate_frame_bytes
 
     def _run(self, handle: Callable[[Task], Outcome], tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Yield what becomes of the tasks, in order, from the threads of the pool."""
