@@ -39,11 +39,12 @@ def unpack_bits(packed: npt.NDArray[np.uint8], width: int) -> Words:
     """Return the integers that `pack_bits` packed.
 
     Args:
-        packed: their bytes, as a flat array; their number is a multiple of width.
+        packed: their bytes, in an array of any shape; their number is a multiple of width.
         width: 8 to 64.
     """
-    buffer = np.zeros(packed.size + _WINDOW_BYTES, dtype=np.uint8)
-    buffer[: packed.size] = packed
+    buffer = np.empty(packed.size + _WINDOW_BYTES, dtype=np.uint8)
+    buffer[:-_WINDOW_BYTES].reshape(packed.shape)[...] = packed
+    buffer[-_WINDOW_BYTES:] = 0
     lanes = np.empty((packed.size // width, _LANES), dtype=np.uint64)
     mask = np.uint64((1 << width) - 1)
     for lane, (window, overflow, shift) in enumerate(_windows(buffer, width)):

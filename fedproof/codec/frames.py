@@ -6,6 +6,8 @@ polynomials, bit-packed. What SEAL's own files say about sizes and versions neve
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +16,9 @@ from fedproof.codec.parameters import FRAMES_PER_CHUNK, RING_DEGREE, SEED_BYTES,
 from fedproof.errors import MalformedMessage
 
 Seeds = npt.NDArray[np.uint8]
+
+# Enough to spread numpy's cost of a call, and few enough for the processor's cache.
+_FRAMES_AT_ONCE: Final = 4
 
 
 def encode_update_frames(polynomials: Words, seeds: Seeds, parameters: CodecParameters) -> bytes:
@@ -98,7 +103,10 @@ def _split_frames(chunk: bytes, frame_bytes: int, where: str) -> npt.NDArray[np.
 
 def _unpack_polynomials(packed: npt.NDArray[np.uint8], parameters: CodecParameters, where: str) -> Words:
     modulus = parameters.coeff_modulus
-    polynomials = unpack_bits(packed.reshape(-1), parameters.coefficient_bits).reshape(packed.shape[0], -1)
+    polynomials = np.empty((len(packed), packed.shape[1] * 8 // parameters.coefficient_bits), dtype=np.uint64)
+    for start in range(0, len(packed), _FRAMES_AT_ONCE):
+        some = slice(start, start + _FRAMES_AT_ONCE)
+        polynomials[some].reshape(-1)[:] = unpack_bits(packed[some], parameters.coefficient_bits)
     if polynomials.max() >= modulus:
         frame, index = (int(i) for i in np.argwhere(polynomials >= modulus)[0])
         raise MalformedMessage(

@@ -194,6 +194,13 @@ def _of_coefficients() -> Iterator[Kind]:
     }
     for name, (what, raw) in patterns.items():
         yield _update(name, what, raw, f"expected coefficients below {q}, got ")
+    # The largest chunk there is, and its fault at the very end.
+    raw = bytes(FRAME * 16 - 64 - WIDTH // 8) + ones[: WIDTH // 8] + bytes(64)
+    yield Kind(
+        "chunk_last_of_sixteen", "a full chunk whose last coefficient is too large", raw,
+        lambda raw: codec().check_update_chunk(raw, 0, PARAMETERS.values_per_chunk), MalformedMessage,
+        f"expected coefficients below {q}, got ",
+    )  # fmt: skip
 
 
 def _of_sums() -> Iterator[Kind]:
