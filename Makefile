@@ -9,7 +9,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 .PHONY: help install tools demo test fuzz check format generate bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## install everything into .venv
 
@@ -53,8 +53,13 @@ generate: install tools ## regenerate protobuf code and contract artifacts
 	$(BIN)/python scripts/generate_protos.py
 	$(BIN)/python scripts/compile_contracts.py
 
-bench: install ## the figures of docs/benchmarks.md (about half an hour)
-	$(BIN)/python benchmarks/end_to_end.py $(ARGS)
+# bench-codec makes a virtual environment for NVFlare, unless FEDPROOF_BENCH_NVFLARE names one. Left out of `bench` is
+# bench-compression: over an hour. ARGS are one benchmark's options: make bench-codec ARGS=--help
+bench: install ## the figures of docs/benchmarks.md, on a quiet machine (about half an hour)
+	$(MAKE) -j1 bench-end_to_end bench-codec bench-round bench-aggregator_memory ARGS=
+
+bench-%: install ## one benchmark: end_to_end, codec, round (10 minutes or less each), aggregator_memory, compression
+	$(BIN)/python benchmarks/$*.py $(ARGS)
 
 clean: ## remove the environment and all runs
 	rm -rf $(VENV) runs contracts/node_modules

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from measure import peak_memory_mb
+
 from fedproof.local import Event, LocalFederation, LocalPlan
 from fedproof.policy import Policy
 from fedproof.run_summary import RunSummary
@@ -152,14 +154,10 @@ def _measure(case: Case, folder: Path) -> dict[str, Any]:
 
 
 def _peak_memory(federation: LocalFederation, peak: Mapping[str, float]) -> dict[str, float]:
-    """Return each process's largest resident set so far, in MB (Linux; elsewhere nothing is reported)."""
+    """Return each process's largest resident set so far, in MB; 0 where there is no /proc."""
     now = dict(peak)
     for name in ("aggregator", *federation.plan.nodes):
-        status = Path(f"/proc/{federation.pid(name)}/status")
-        if status.exists():
-            for line in status.read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    now[name] = max(now.get(name, 0.0), int(line.split()[1]) / 1024)
+        now[name] = max(now.get(name, 0.0), peak_memory_mb(federation.pid(name)))
     return now
 
 

@@ -189,7 +189,7 @@ def peak_memory_mb(pid: int) -> float:
     if not status.exists():
         return 0.0
     lines = status.read_text().splitlines()
-    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM:")), 0.0)
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 def find_descendants(*roots: int) -> dict[int, list[int]]:

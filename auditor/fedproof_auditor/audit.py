@@ -13,7 +13,7 @@ from fedproof_auditor.evidence import (
     verify_pinned,
 )
 from fedproof_auditor.findings import CheckFailed, Findings
-from fedproof_auditor.pool import examine_in_processes
+from fedproof_auditor.pool import examine_in_parallel
 from fedproof_auditor.report import Report
 from fedproof_auditor.run import Target
 from fedproof_auditor.selection import RoundSelection
@@ -75,7 +75,7 @@ def run_audit(
         store,
         documents,
         is_selected=selection.__contains__,
-        examine=examine_in_processes(store, jobs=jobs),
+        examine=examine_in_parallel(store, jobs=jobs),
         progress=progress,
     )
     with audit.findings.collect():

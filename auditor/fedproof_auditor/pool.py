@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 
 from fedproof.codec.workers import CodecWorkers
@@ -11,8 +12,10 @@ from fedproof_auditor.chunks import ChunkResult, ChunkTask, examine_chunk
 from fedproof_auditor.rounds import ChunkStore, Examine
 
 
-def examine_in_processes(store: ChunkStore, *, jobs: int) -> Examine:
+def examine_in_parallel(store: ChunkStore, *, jobs: int) -> Examine:
     """Return what does chunk tasks. Its threads and processes end with the generator that it returns.
+
+    It takes a task when there is room for it: at most four times as many as processes are under way.
 
     Args:
         store: what is read.
@@ -21,11 +24,25 @@ def examine_in_processes(store: ChunkStore, *, jobs: int) -> Examine:
 
     def examine(tasks: Iterable[ChunkTask]) -> Generator[ChunkResult, None, None]:
         for parameters, alike in groupby(tasks, key=lambda task: task.parameters):
-            with (
-                CodecWorkers(parameters, processes=jobs) as workers,
-                # Twice as many, so that no worker waits while chunks are read.
-                ThreadPoolExecutor(2 * workers.processes) as threads,
-            ):
-                yield from threads.map(lambda task: examine_chunk(task, workers, store.read_object), alike)
+            with CodecWorkers(parameters, processes=jobs) as workers:
+                yield from examine_alike(workers, alike)
+
+    def examine_alike(
+        workers: CodecWorkers, tasks: Iterable[ChunkTask]
+    ) -> Generator[ChunkResult, None, None]:
+        # Twice as many threads as processes, so that none waits while chunks are read.
+        most = 2 * workers.processes
+        under_way: deque[Future[ChunkResult]] = deque()
+        with ThreadPoolExecutor(most) as threads:
+            try:
+                for task in tasks:
+                    under_way.append(threads.submit(examine_chunk, task, workers, store.read_object))
+                    if len(under_way) == 2 * most:
+                        yield under_way.popleft().result()
+                while under_way:
+                    yield under_way.popleft().result()
+            finally:
+                for future in under_way:
+                    future.cancel()
 
     return examine

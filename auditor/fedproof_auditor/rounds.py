@@ -42,6 +42,7 @@ class RoundEvidence:
 
     Attributes:
         updates: those whose header is stored and sound, in the order of their commitments.
+        clips: what these were clipped to, which is a fact of the base model; nothing when there are none.
         aggregate: the stored header of the sum.
         tasks: one for each chunk index.
         results: of the tasks that are done.
@@ -50,6 +51,7 @@ class RoundEvidence:
 
     facts: RoundFacts
     updates: list[StoredUpdate]
+    clips: tuple[float, ...]
     aggregate: Header | None
     tasks: list[ChunkTask]
     results: list[ChunkResult] = field(default_factory=list)
@@ -63,6 +65,7 @@ def read_headers(facts: RoundFacts, store: HeaderStore, findings: Findings) -> R
     likes: that may be why it is excluded.
     """
     updates = []
+    clips: tuple[float, ...] = ()
     for commitment in facts.record.commitments.values():
         standing = find_standing(facts.record, commitment.node)
         try:
@@ -75,13 +78,14 @@ def read_headers(facts: RoundFacts, store: HeaderStore, findings: Findings) -> R
             findings.failures.append(error.failure)
             continue
         try:
-            leaves = verify_update_header(header, facts, commitment)
+            clips = verify_update_header(header, facts, commitment).clips
         except CheckFailed as error:
             findings.expect(standing is Standing.EXCLUDED, error.failure)
             continue
+        leaves = tuple(map(Digest, header.chunk_digests))
         updates.append(StoredUpdate(commitment.node, standing, leaves))
     aggregate = read_aggregate_header(facts, store, findings)
-    return RoundEvidence(facts, updates, aggregate, plan_tasks(facts, updates, aggregate))
+    return RoundEvidence(facts, updates, clips, aggregate, plan_tasks(facts, updates, aggregate))
 
 
 def read_aggregate_header(facts: RoundFacts, store: HeaderStore, findings: Findings) -> Header | None:

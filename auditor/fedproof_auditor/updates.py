@@ -94,10 +94,8 @@ def header_failure(commitment: UpdateCommitted, *, expected: str, got: object) -
     )
 
 
-def verify_update_header(
-    header: Header, facts: RoundFacts, commitment: UpdateCommitted
-) -> tuple[Digest, ...]:
-    """Return the proven leaf digests of an update's chunks.
+def verify_update_header(header: Header, facts: RoundFacts, commitment: UpdateCommitted) -> UpdateManifest:
+    """Return the manifest of an update whose header is proven, chunk digests included.
 
     Check 7:
     1. The root over manifest and leaves is the committed one, the manifest is canonical, and each of its
@@ -121,7 +119,7 @@ def verify_update_header(
         verify_base(manifest, layout_digest=facts.policy.document.model.architecture)  # 3
     except (DigestMismatch, MalformedMessage, ValueError) as error:
         raise header_failure(commitment, expected="the committed one", got=error) from error
-    return leaves
+    return manifest
 
 
 def verify_manifest(

@@ -24,6 +24,7 @@ from fedproof_auditor.checks import (
     verify_seal,
 )
 from fedproof_auditor.chronicle import Chronicle
+from fedproof_auditor.clips import verify_clips
 from fedproof_auditor.documents import AdoptedPolicy, PolicyStore, verify_documents
 from fedproof_auditor.epochs import KeyStore, verify_epochs
 from fedproof_auditor.evidence import LedgerEvidence, Progress
@@ -83,7 +84,8 @@ def verify(
     6. Each epoch's context digest follows from the policy's codec; its wrapped keys are stored, have the
        published root, and are for exactly the nodes admitted then, whose public keys are stored.
     7. Each contributor's header is stored and has the committed root; its manifest names this chain,
-       contract, round, node, epoch, policy, base model and example count.
+       contract, round, node, epoch, policy, base model and example count. The base model's clips are the
+       genesis model's, or may follow from those of the round that made it.
     8. Each chunk of a contributor is stored, hashes to its leaf, and has well-formed frames; no two frames of
        all updates share a seed, so no update copies another's ciphertexts.
     9. Contributors and excluded nodes are exactly those who committed; each exclusion has a reason that the
@@ -170,6 +172,8 @@ def _examine_selected(
             continue
         facts = RoundFacts(evidence.chain_id, evidence.contract, record, policy)
         rounds.append(read_headers(facts, store, audit.findings))
+    clips = {each.facts.record.number: each.clips for each in rounds}
+    audit.findings.failures += verify_clips(audit.chronicle, policies, clips)
     total = sum(len(each.tasks) for each in rounds)
     examine_rounds(
         rounds, examine, audit.findings, lambda done: progress("adding up ciphertexts", done, total)

@@ -34,6 +34,7 @@ from fedproof.store import ObjectStore
 from tests.auditor.world import (
     NAMES,
     PARAMETERS,
+    Base,
     World,
     checks_of,
     first_of,
@@ -465,6 +466,38 @@ def test_a_manifest_must_name_the_base_models_clips(
     first = first_of(world.audit(store, events=events))
     assert (first.check, first.round, first.node, first.field) == (7, 1, world.nodes[0], "header")
     assert "expected those of the base model" in first.got
+
+
+@pytest.mark.parametrize(
+    ("clips", "field", "expected"),
+    [
+        ((0.5, 0.5), "", ""),
+        ((0.25, 0.125), "", ""),
+        ((0.5 + 2**-50, 0.125), "base model's clip 0", "0.25 to 0.5"),
+        ((0.25 - 2**-50, 0.125), "base model's clip 0", "0.25 to 0.5"),
+        ((0.5,), "number of the base model's clips", "2"),
+    ],
+)
+def test_a_quorum_may_not_attest_any_clips(
+    world: World, store: Path, clips: tuple[float, ...], field: str, expected: str
+) -> None:
+    """Clips above the policy's, or below half of what they were, fail check 7, although all nodes agree."""
+    base = Base(make_digest("values 3"), clips)
+    events = []
+    for event in world.evidence.events:
+        match event:
+            case ModelAttested(round=3) | RoundFinalised(round=3):
+                events.append(replace(event, model_digest=base.digest))
+            case RoundOpened(round=4):
+                events.append(replace(event, base_model=base.digest))
+            case UpdateCommitted(round=4):
+                chunks, changes = read_chunks(world, 4, 0), {"base_model": base.digest, "clips": clips}
+                events.append(commit_to(world, store, 0, chunks, number=4, **changes))
+            case _:
+                events.append(event)
+    audit = world.audit(store, events=tuple(events), head_model=base.digest)
+    found = [(each.check, each.round, each.field, each.expected) for each in audit.findings.failures]
+    assert found == [(7, 4, field, expected)] * bool(field)
 
 
 # 8: chunks

@@ -20,7 +20,7 @@ from eth_account.signers.local import LocalAccount
 from fedproof_auditor.checks import compute_history_hash
 from fedproof_auditor.evidence import LedgerEvidence, fetch_evidence
 from fedproof_auditor.findings import Failure
-from fedproof_auditor.pool import examine_in_processes
+from fedproof_auditor.pool import examine_in_parallel
 from fedproof_auditor.stored import StoredEvidence
 from fedproof_auditor.verify import Audit, verify
 from web3.types import RPCEndpoint
@@ -188,7 +188,7 @@ class World:
             stored,
             {f"policy {i}": policy for i, policy in enumerate(given)},
             is_selected=is_selected,
-            examine=examine_in_processes(stored, jobs=1),
+            examine=examine_in_parallel(stored, jobs=1),
             progress=lambda _what, _done, _total: None,
         )
 

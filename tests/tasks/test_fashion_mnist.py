@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from fedproof.model import Model, load_model, save_model, verify_layout
 from fedproof.policy import TrainingPlan
 from fedproof.tasks.fashion_mnist import DEFAULT_FOLDER, FashionMnist
 from fedproof.tasks.runner import TaskRunner
+from tests.tasks.fashion_files import write_bars, write_idx
 
 PLAN = TrainingPlan(epochs=1, batch_size=32, learning_rate=0.03, momentum=0.9, weight_decay=0.0)
 FILES = (
@@ -27,25 +26,10 @@ FILES = (
 )
 
 
-def write_idx(path: Path, values: np.ndarray) -> None:
-    """Write an IDX file, compressed if its name says so."""
-    header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
-    raw = header + values.astype(np.uint8).tobytes()
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with 600 training and 80 test images: bars whose height is the class."""
-    random = np.random.default_rng(4)
-    for kind, count in (("train", 600), ("t10k", 80)):
-        labels = np.arange(count) % 10
-        images = random.integers(0, 40, (count, 28, 28))
-        for image, label in zip(images, labels, strict=True):
-            image[: 2 * label + 4, 8:20] += 200
-        suffix = ".gz" if kind == "train" else ""
-        write_idx(tmp_path / f"{kind}-images-idx3-ubyte{suffix}", images)
-        write_idx(tmp_path / f"{kind}-labels-idx1-ubyte{suffix}", labels)
+    write_bars(tmp_path)
     return tmp_path
 
 
