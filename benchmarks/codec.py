@@ -207,12 +207,19 @@ def _run(
     command = [system.interpreter, str(HERE / system.script), role, "--folder", str(folder)]
     command += ["--width", str(width), "--contributors", str(contributors), "--seeds", *map(str, seeds)]
     command += ["--bits", str(system.bits), "--processes", str(system.processes)]
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    settings = {
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        # As our daemons run their codec: glibc keeps freed buffers. It does the others no harm.
+        "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+        "PYTHONPATH": str(HERE),
+    }
     if system.interpreter == sys.executable:
-        one_thread["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+        settings["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
     finished = subprocess.run(
         command, capture_output=True, text=True, timeout=ROLE_TIMEOUT_S, check=False,
-        env={**os.environ, **one_thread},
+        env={**os.environ, **settings},
     )  # fmt: skip
     if finished.returncode != 0:
         raise SystemExit(

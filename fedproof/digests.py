@@ -6,6 +6,7 @@ its bytes. No two sequences of fields share an encoding, so a digest of one can 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from typing import NewType
@@ -56,6 +57,7 @@ def as_address(raw: bytes | str, what: str) -> Address:
     return Address(bytes.fromhex(digits))
 
 
+@functools.lru_cache(maxsize=1024)
 def checksum_address(address: Address) -> str:
     """Return the address as mixed-case hex text (EIP-55)."""
     from eth_utils.address import to_checksum_address  # half of what a codec worker would import

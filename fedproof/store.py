@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -30,21 +31,52 @@ from fedproof.wire.aggregation_pb2 import Header, PutWrappedKeysRequest, Wrapped
 class ObjectStore:
     """A folder of objects that are written once and verified at each read.
 
-    A write is on the disk, under its final name, when its call returns; writing the same again changes
-    nothing, and replaces a copy that has rotted.
+    A write is on the disk, under its final name, when its call returns, except that `stage` leaves that to
+    `sync`. Writing the same again changes nothing, and replaces a copy that has rotted.
     """
 
     def __init__(self, root: Path) -> None:
         """Name the folder; nothing is created before the first write."""
         self.root = root
+        self._staging = threading.Lock()
 
     # Chunks
 
     def put(self, data: bytes, *, digest: Digest | None = None) -> Digest:
         """Store one chunk and return its leaf digest, which is computed unless the caller knows it."""
         digest = leaf_digest(data) if digest is None else digest
-        self._write(self.object_path(digest), data)
+        self.stage(data, digest=digest)
+        self.sync([digest])
         return digest
+
+    def stage(self, data: bytes, *, digest: Digest) -> None:
+        """Store one chunk, so that it outlives this process; up to `sync`, a power failure may spoil it.
+
+        Args:
+            data: the chunk.
+            digest: its leaf digest.
+        """
+        path = self.object_path(digest)
+        # One at a time: nobody puts a new file where somebody else's of the same chunk has just been synced.
+        with self._staging:
+            if not _holds(path, data):
+                self._write_partial(path.parent, data).replace(path)
+
+    def sync(self, digests: Iterable[Digest]) -> None:
+        """Return once the chunks of these digests, which were staged, are on the disk."""
+        paths = [self.object_path(digest) for digest in digests]
+        for path in paths:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            except OSError:
+                # What the disk failed to write, the system may call written when it is asked again.
+                path.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(descriptor)
+        for folder in {path.parent for path in paths}:
+            _sync(folder)
 
     def get(self, digest: Digest) -> bytes:
         """Return the chunk of that leaf digest.
@@ -182,21 +214,25 @@ class ObjectStore:
 
     def _write(self, path: Path, data: bytes) -> None:
         """Put the bytes at the path so that a crash leaves either all of them there or nothing."""
-        partial = self.root / "partial"
-        partial.mkdir(parents=True, exist_ok=True)
-        _make_folder(path.parent)
         if not _holds(path, data):
-            descriptor, name = tempfile.mkstemp(dir=partial)
-            with os.fdopen(descriptor, "wb") as file:
-                # An auditor may run as another user; nothing here is secret.
-                os.fchmod(file.fileno(), 0o644)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            partial = self._write_partial(path.parent, data)
+            _sync(partial)
             # A crash before this line leaves a file in partial/, which no reader looks at.
-            Path(name).replace(path)
+            partial.replace(path)
         # Also for a file that is there: the process that wrote it may have died before this line.
-        _sync_folder(path.parent)
+        _sync(path.parent)
+
+    def _write_partial(self, folder: Path, data: bytes) -> Path:
+        """Return a new file of the bytes, to be moved into the folder, which is there now."""
+        partial = self.root / "partial"
+        _make_folder(partial)
+        _make_folder(folder)
+        descriptor, name = tempfile.mkstemp(dir=partial)
+        with os.fdopen(descriptor, "wb") as file:
+            # An auditor may run as another user; nothing here is secret.
+            os.fchmod(descriptor, 0o644)
+            file.write(data)
+        return Path(name)
 
 
 def _holds(path: Path, data: bytes) -> bool:
@@ -218,10 +254,11 @@ def _make_folder(path: Path) -> None:
     if not path.is_dir():
         _make_folder(path.parent)
         path.mkdir(exist_ok=True)
-        _sync_folder(path.parent)
+        _sync(path.parent)
 
 
-def _sync_folder(path: Path) -> None:
+def _sync(path: Path) -> None:
+    """Return once a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

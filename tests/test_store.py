@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,6 +43,52 @@ def test_putting_twice_changes_nothing(store: ObjectStore) -> None:
     assert store.put(b"chunk") == digest
     after = store.object_path(digest).stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_a_staged_chunk_is_there_and_on_the_disk_once_it_is_synced(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be read at once; `sync` syncs its file and its folder, and so does `put` before it returns."""
+    synced: list[int] = []
+    sync = os.fsync
+
+    def note_sync(descriptor: int) -> None:
+        sync(descriptor)
+        synced.append(os.fstat(descriptor).st_ino)
+
+    def inodes(digest: Digest) -> set[int]:
+        path = store.object_path(digest)
+        return {path.stat().st_ino, path.parent.stat().st_ino}
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    digests = [leaf_digest(data) for data in (b"one", b"two")]
+    for data, digest in zip((b"one", b"two"), digests, strict=True):
+        store.stage(data, digest=digest)
+        assert store.get(digest) == data
+        assert not inodes(digest) & set(synced)
+    store.sync(digests)
+    assert inodes(digests[0]) | inodes(digests[1]) <= set(synced)
+    assert inodes(store.put(b"three")) <= set(synced)
+
+
+def test_a_chunk_that_the_disk_failed_to_write_is_written_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a sync has failed on once is not believed to be there the next time."""
+    digest = leaf_digest(b"chunk")
+    store.stage(b"chunk", digest=digest)
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            store.sync([digest])
+    assert not store.has(digest)
+    with pytest.raises(FileNotFoundError):
+        store.sync([digest])
+    assert store.get(store.put(b"chunk")) == b"chunk"
 
 
 @pytest.mark.parametrize("rotten", [b"chunk!", b"chunk", b""], ids=["longer", "flipped", "empty"])
@@ -85,12 +133,17 @@ def test_a_write_cut_short_is_never_read(store: ObjectStore) -> None:
 
 
 def test_many_threads_put_the_same_chunk(store: ObjectStore) -> None:
-    """Writers of one object do not disturb one another."""
+    """Writers of one object do not disturb one another: the file that one of them has synced stays."""
     data = bytes(100_000)
+
+    def put(_number: int) -> tuple[Digest, int]:
+        digest = store.put(data)
+        return digest, store.object_path(digest).stat().st_ino
+
     with ThreadPoolExecutor(8) as pool:
-        digests = set(pool.map(store.put, [data] * 32))
-    assert digests == {leaf_digest(data)}
-    assert store.get(digests.pop()) == data
+        ((digest, _),) = set(pool.map(put, range(32)))
+    assert digest == leaf_digest(data)
+    assert store.get(digest) == data
     assert len(files(store)) == 1
 
 

@@ -6,8 +6,9 @@ the commitment on the ledger, and what was stored before a refusal stays, so tha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 
@@ -26,6 +27,10 @@ from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import Terms, TermsShelf, verify_update
 from fedproof_aggregator.view import LedgerView
 
+# So often a stream sees what it brought onto the disk, to which many files at once are little more than one.
+# What came since then, a node sends again after a crash.
+_SETTLE_S = 1.0
+
 
 @dataclass(slots=True)
 class Incoming:
@@ -39,6 +44,8 @@ class Incoming:
         terms: the round's.
         held: how many chunks are stored, counted from the first.
         next_chunk: the index that has to come next; at the stream's beginning, the highest that may come.
+        settled_at: when what it had brought was last seen onto the disk, in seconds of the monotonic clock.
+        unsettled: digests of what it has brought since.
         has_begun: whether the stream's first chunk has come.
     """
 
@@ -49,6 +56,8 @@ class Incoming:
     terms: Terms
     held: int
     next_chunk: int
+    settled_at: float
+    unsettled: list[Digest] = field(default_factory=list)
     has_begun: bool = False
 
     @property
@@ -101,7 +110,7 @@ class Intake:
         1. The node is admitted.
         2. The round is open.
         3. The node has committed in it.
-        4. The header's root is the committed one.
+        4. The header has as many digests as the policy wants, and its root is the committed one.
         5. The manifest is canonical, there is one digest for each chunk that it speaks of, and each of its
            fields is what the ledger and the policy say.
         6. No chunk of it has been refused for good.
@@ -129,8 +138,12 @@ class Intake:
         commitment = record.commitments.get(node)
         if commitment is None:
             raise out_of_turn(f"{where}: expected a commitment on the ledger before the upload, found none")
-        # 4. No sooner, as a message has room for a hundred thousand digests.
+        # 4. A message has room for a hundred thousand digests: they are counted before they are hashed.
+        terms = self._find_terms(record)
         manifest = start.header.manifest
+        if len(start.header.chunk_digests) != terms.chunks:
+            came = len(start.header.chunk_digests)
+            raise malformed(f"{where}: header: chunks: expected {terms.chunks}, got {came}")
         chunk_digests = [
             as_digest(raw, f"{where}: chunk digest {i}") for i, raw in enumerate(start.header.chunk_digests)
         ]
@@ -141,7 +154,6 @@ class Intake:
         except MalformedMessage as error:
             raise self._refuse_for_good(number, node, commitment.update_root, f"{where}: {error}") from error
         # 5
-        terms = self._find_terms(record)
         try:
             verify_update(parsed, view=self._view, record=record, node=node, terms=terms)
         except DigestMismatch as error:
@@ -161,6 +173,7 @@ class Intake:
             terms=terms,
             held=standing.received,
             next_chunk=standing.received,
+            settled_at=time.monotonic(),
         )
 
     def accept(self, incoming: Incoming, index: int, data: bytes) -> None:
@@ -202,13 +215,28 @@ class Intake:
             raise self._refuse_for_good(incoming.round, incoming.node, incoming.root, problem)
         # A crash before this line leaves seeds without their chunk; they are its own when the node sends it
         # again. The sum dies with this process, and is made anew from the store.
-        self._store.put(data, digest=expected)
+        self._store.stage(data, digest=expected)
         # A crash here leaves a chunk that the journal does not know; the node sends it again.
-        self._journal.record_chunk(
-            incoming.round, incoming.node, index=index, chunks=len(incoming.chunk_digests)
-        )
+        incoming.unsettled.append(expected)
         incoming.next_chunk = index + 1
         incoming.held = max(incoming.held, incoming.next_chunk)
+        if incoming.is_complete or time.monotonic() - incoming.settled_at >= _SETTLE_S:
+            self.settle(incoming)
+
+    def settle(self, incoming: Incoming) -> None:
+        """See the chunks that came onto the disk, and then record them; also when a stream is cut."""
+        if not incoming.unsettled:
+            return
+        self._store.sync(incoming.unsettled)
+        self._journal.record_chunks(
+            incoming.round,
+            incoming.node,
+            root=incoming.root,
+            received=incoming.held,
+            chunks=len(incoming.chunk_digests),
+        )
+        incoming.unsettled.clear()
+        incoming.settled_at = time.monotonic()
 
     def _add(self, incoming: Incoming, index: int, data: bytes) -> str:
         """Return what is wrong with a chunk's frames; when nothing is, the round's sum holds them."""

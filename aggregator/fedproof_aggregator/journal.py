@@ -2,7 +2,7 @@
 
 The ledger is the truth about rounds and the store holds the bytes; this journal only says how far each upload
 has come, and whose each frame is. What it says to be held was on the disk before; a seed has its owner before
-its frame is on the disk, so that no frame is there which somebody else could still send as its own.
+its frame is stored, and for good once its update is whole, before which nobody is given a frame of it.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ class Journal:
     def claim_seeds(self, round_number: int, node: Address, *, chunk: int, seeds: Sequence[bytes]) -> None:
         """Record whose the frames of a chunk are; a chunk that comes again changes nothing.
 
-        An owner stays one for good, also where the chain has dropped its commitment: its frames were seen.
+        An owner stays one for good, also where the chain has dropped its commitment: its frames were seen. A
+        power failure may only take it back while its update is not whole.
 
         Raises:
             CopiedFrame: a seed belongs to a frame of another chunk, update or round, or comes twice in this
@@ -182,9 +183,16 @@ class Journal:
         place = (round_number, bytes(node), chunk)
         if len(set(seeds)) < len(seeds):
             raise CopiedFrame(round_number, node, chunk)
-        with self._transaction() as database:
-            rows = [(seed, *place) for seed in seeds]
-            inserted = database.executemany("INSERT OR IGNORE INTO frame_seeds VALUES (?, ?, ?, ?)", rows)
+        # Enough, since only whole updates are counted and given to others, and before one is whole there is a
+        # FULL commit (record_chunks), with which everything before it outlives a power failure. Without that
+        # the owner sends its chunks again, and no copy can come first: nobody else has seen the frames.
+        with self._transaction("NORMAL") as database:
+            # One statement: between any two, other threads may take Python's lock.
+            rows = ", ".join(["(?, ?, ?, ?)"] * len(seeds))
+            inserted = database.execute(
+                f"INSERT OR IGNORE INTO frame_seeds VALUES {rows}",  # noqa: S608 - question marks
+                [value for seed in seeds for value in (seed, *place)],
+            )
             if inserted.rowcount == len(seeds):
                 return
             for seed in seeds:
@@ -194,15 +202,24 @@ class Journal:
                 if owner != place:
                     raise CopiedFrame(owner[0], Address(owner[1]), owner[2])
 
-    def record_chunk(self, round_number: int, node: Address, *, index: int, chunks: int) -> None:
-        """Record that every chunk up to and including this one, of so many, is on the disk.
+    def record_chunks(
+        self, round_number: int, node: Address, *, root: Digest, received: int, chunks: int
+    ) -> None:
+        """Record that so many chunks of an update, counted from the first, are on the disk.
 
-        Never takes one back. A power failure may, unless it was the last: the node sends it again.
+        Never takes one back. A power failure may, unless they are all: the node sends it again.
+
+        Args:
+            round_number: of which round.
+            node: whose.
+            root: the update's. Of one that another has replaced, nothing is recorded.
+            received: how many.
+            chunks: of how many.
         """
-        with self._transaction("FULL" if index + 1 == chunks else "NORMAL") as database:
+        with self._transaction("FULL" if received == chunks else "NORMAL") as database:
             database.execute(
-                "UPDATE uploads SET received = max(received, ?) WHERE round = ? AND node = ?",
-                (index + 1, round_number, bytes(node)),
+                "UPDATE uploads SET received = max(received, ?) WHERE round = ? AND node = ? AND root = ?",
+                (received, round_number, bytes(node), bytes(root)),
             )
 
     def record_refusal(

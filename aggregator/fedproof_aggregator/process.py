@@ -27,8 +27,9 @@ from fedproof_aggregator.intake import Intake
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
 from fedproof_aggregator.server import (
-    PATIENCE_S,
+    DOWNLOAD_PATIENCE_S,
     STREAMS_AT_WORK,
+    UPLOAD_PATIENCE_S,
     compute_stream_limit,
     start_server,
 )
@@ -87,8 +88,8 @@ def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: Fil
             summation=parts.summation,
         ),
         key_relay=parts.key_relay,
-        uploads=Turnstile(STREAMS_AT_WORK, patience_s=PATIENCE_S),
-        downloads=Turnstile(STREAMS_AT_WORK, patience_s=PATIENCE_S),
+        uploads=Turnstile(STREAMS_AT_WORK, patience_s=UPLOAD_PATIENCE_S),
+        downloads=Turnstile(STREAMS_AT_WORK, patience_s=DOWNLOAD_PATIENCE_S),
         policy_digest=policy.digest,
         logger=logger,
         on_progress=daemon.wake,

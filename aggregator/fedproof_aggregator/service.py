@@ -159,7 +159,7 @@ class AggregationService(AggregationServicer):
     def DownloadUpdate(
         self, request: wire.DownloadUpdateRequest, context: grpc.ServicerContext
     ) -> Iterator[wire.DownloadResponse]:
-        """Give an update's header and chunks, once no round can count a copy of them."""
+        """Give a sealed contributor's header and chunks, which no round can count a copy of."""
         with self._translate(context), self._stream_slot(context):
             number = request.round
             node = as_address(request.node, f"round {number}: node")
@@ -167,10 +167,10 @@ class AggregationService(AggregationServicer):
             record = self._require_round(number, lambda record: record.phase is not Phase.OPEN)
             if record.phase is Phase.OPEN:
                 raise out_of_turn(f"{where}: updates can be downloaded once the round is sealed, it is open")
-            commitment = record.commitments.get(node)
-            if commitment is None:
-                raise not_found(f"{where}: the node has not committed in this round")
-            parts = self._send(commitment.update_root, request.chunks, where=where)
+            # Of other updates, a power failure may have taken back whose their frames are.
+            if node not in record.contributors:
+                raise not_found(f"{where}: the node is no contributor of this round")
+            parts = self._send(record.commitments[node].update_root, request.chunks, where=where)
             yield from self._downloads.send(parts, context.cancel)
 
     def DownloadAggregate(
@@ -201,14 +201,17 @@ class AggregationService(AggregationServicer):
                 bytes=incoming.terms.compute_update_bytes(),
                 next_chunk=incoming.held,
             )
-        for part in rest:
-            if part.WhichOneof("part") != "chunk":
-                raise malformed(f"{incoming.where}: expected a chunk, got {_kind(part)}")
-            # One copy of a chunk at a time, and none while the stream waits for its turn.
-            index, data = part.chunk.index, part.chunk.data
-            del part
-            self._intake.accept(incoming, index, data)
-            del data
+        try:
+            for part in rest:
+                if part.WhichOneof("part") != "chunk":
+                    raise malformed(f"{incoming.where}: expected a chunk, got {_kind(part)}")
+                # One copy of a chunk at a time, and none while the stream waits for its turn.
+                index, data = part.chunk.index, part.chunk.data
+                del part
+                self._intake.accept(incoming, index, data)
+                del data
+        finally:
+            self._intake.settle(incoming)
         if not incoming.is_complete:
             raise _Interrupted(
                 f"{incoming.where}: expected {len(incoming.chunk_digests)} chunks, the stream ended with "
@@ -251,7 +254,10 @@ class AggregationService(AggregationServicer):
                 data = self._store.get(Digest(header.chunk_digests[index]))
             except MissingObject as error:
                 raise not_found(f"{where}: chunk {index} has not come") from error
-            yield wire.DownloadResponse(chunk=wire.Chunk(index=index, data=data))
+            response = wire.DownloadResponse()
+            # In place, as a chunk that is handed over is copied.
+            response.chunk.index, response.chunk.data = index, data
+            yield response
 
     @contextmanager
     def _stream_slot(self, context: grpc.ServicerContext) -> Iterator[None]:

@@ -5,6 +5,7 @@ gRPC keeps little of a stream whose next message nobody asks for or makes; the p
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -19,8 +20,8 @@ class Turnstile:
     """Gives places to streams, first come, first served.
 
     Whoever has a place is at the mercy of its peer's line. So that slow ones cannot keep the others out, a
-    stream that has had a place for longer than the patience, and no message since, is cancelled when somebody
-    has waited that long.
+    place is had for no longer than the patience while somebody waits: whoever has had one for longest is then
+    cancelled, whatever came over its line and however fast the other places change hands.
     """
 
     def __init__(self, places: int, *, patience_s: float) -> None:
@@ -29,7 +30,7 @@ class Turnstile:
         self._lock = threading.Lock()
         # Each with an event of its own: waking all that wait, for each message, costs more than the message.
         self._waiting: deque[tuple[threading.Event, Callable[[], object]]] = deque()
-        # The one that is without a message for longest comes first.
+        # Since when, and what ends the stream; whoever has had a place for longest comes first.
         self._holders: dict[threading.Event, tuple[float, Callable[[], object]]] = {}
 
     def receive(
@@ -58,21 +59,19 @@ class Turnstile:
             messages: what makes them.
             cancel: ends the stream from another thread.
         """
-        with self._place(cancel) as ticket:
-            for message in messages:
-                yield message
-                self._renew(ticket)
+        with self._place(cancel):
+            yield from messages
 
     @contextmanager
-    def _place(self, cancel: Callable[[], object]) -> Iterator[threading.Event]:
+    def _place(self, cancel: Callable[[], object]) -> Iterator[None]:
         ticket = threading.Event()
         with self._lock:
             self._waiting.append((ticket, cancel))
             self._admit()
-        while not ticket.wait(self._patience_s):
-            self._cancel_slowest()
+        while not ticket.wait(self._cancel_slow()):
+            pass
         try:
-            yield ticket
+            yield
         finally:
             with self._lock:
                 del self._holders[ticket]
@@ -84,13 +83,15 @@ class Turnstile:
             self._holders[ticket] = (time.monotonic(), cancel)
             ticket.set()
 
-    def _renew(self, ticket: threading.Event) -> None:
+    def _cancel_slow(self) -> float:
+        """Cancel who has had a place for too long, one for each that waits; return when to look again."""
         with self._lock:
-            _, cancel = self._holders.pop(ticket)
-            self._holders[ticket] = (time.monotonic(), cancel)
-
-    def _cancel_slowest(self) -> None:
-        with self._lock:
-            since, cancel = next(iter(self._holders.values()))
-        if time.monotonic() - since >= self._patience_s:
-            cancel()
+            slowest = list(itertools.islice(self._holders.values(), len(self._waiting)))
+        left_s = self._patience_s
+        for since, cancel in slowest:
+            own_left_s = since + self._patience_s - time.monotonic()
+            if own_left_s <= 0:
+                cancel()
+            else:
+                left_s = min(left_s, own_left_s)
+        return left_s

@@ -35,8 +35,9 @@ class LedgerView:
         self.contract = ledger.contract
         self._ledger = ledger
         self._first_block = first_block
-        self._lock = threading.Lock()
-        self._history = self._begin()
+        self._refreshing = threading.Lock()
+        # Never changed, only replaced, so that nobody who reads it waits for the network.
+        self._history = History(from_block=first_block)
         self.refresh()
 
     def refresh(self) -> None:
@@ -46,78 +47,66 @@ class LedgerView:
             LedgerUnreachable: the endpoint does not answer.
             HistoryBroken: the events, read afresh, do not add up to the contract's running hash.
         """
-        with self._lock:
+        with self._refreshing:
             try:
-                self._read_on()
+                self._history = self._read_on(self._history)
             except HistoryBroken:
                 # The chain may have dropped blocks that were replayed. From the start, it has to add up.
-                self._history = self._begin()
-                self._read_on()
+                self._history = self._read_on(History(from_block=self._first_block))
 
-    def _begin(self) -> History:
-        history = History()
-        history.next_block = self._first_block
-        return history
-
-    def _read_on(self) -> None:
+    def _read_on(self, history: History) -> History:
         newest = self._ledger.block_number()
-        if newest < self._history.next_block:
-            return
-        events = self._ledger.events(self._history.next_block, newest)
+        if newest < history.next_block:
+            return history
+        events = self._ledger.events(history.next_block, newest)
         history_hash = self._ledger.history_hash(at_block=newest)
-        self._history.extend(events, to_block=newest)
-        self._history.verify(history_hash)
+        history = history.copy()
+        history.extend(events, to_block=newest)
+        history.verify(history_hash)
+        return history
 
     def current_round(self) -> RoundRecord | None:
         """Return the newest round, if there is one."""
-        with self._lock:
-            return self._history.current_round
+        return self._history.current_round
 
     def find_round(self, number: int) -> RoundRecord | None:
         """Return a round, if it has been opened."""
-        with self._lock:
-            return self._history.rounds.get(number)
+        return self._history.rounds.get(number)
 
     def find_member(self, node: Address) -> MemberRecord | None:
         """Return a node's standing, if it has applied."""
-        with self._lock:
-            return self._history.members.get(node)
+        return self._history.members.get(node)
 
     def find_epoch(self, number: int) -> EpochRecord | None:
         """Return an epoch, if it has been published."""
-        with self._lock:
-            return self._history.epochs.get(number)
+        return self._history.epochs.get(number)
 
     def current_epoch(self) -> EpochRecord | None:
         """Return the newest epoch, if there is one."""
-        with self._lock:
-            return self._history.current_epoch
+        return self._history.current_epoch
 
     def key_maker(self) -> Address | None:
         """Return who has been asked for the next epoch and has not published it, if anyone."""
-        with self._lock:
-            return self._history.key_maker
+        return self._history.key_maker
 
     def is_wrapping_key(self, digest: Digest) -> bool:
         """Return whether a member has registered the public key of that digest."""
-        with self._lock:
-            members = self._history.members.values()
-            return any(member.wrapping_key_digest == digest for member in members)
+        members = self._history.members.values()
+        return any(member.wrapping_key_digest == digest for member in members)
 
     def admitted(self) -> tuple[Address, ...]:
         """Return the admitted nodes, ascending."""
-        with self._lock:
-            return self._history.admitted
+        return self._history.admitted
 
     def admitted_members(self) -> dict[Address, MemberRecord]:
         """Return the admitted nodes' records, ascending."""
-        with self._lock:
-            return {node: self._history.members[node] for node in self._history.admitted}
+        history = self._history
+        return {node: history.members[node] for node in history.admitted}
 
     def policy(self) -> OnChainPolicy | None:
         """Return the policy that the next round will follow, if one was adopted."""
-        with self._lock:
-            return self._history.policies.get(len(self._history.policies))
+        policies = self._history.policies
+        return policies.get(len(policies))
 
     def round_policy(self, record: RoundRecord) -> OnChainPolicy:
         """Return the policy that a round follows.
@@ -125,8 +114,7 @@ class LedgerView:
         Raises:
             MissingObject: the history holds no such version.
         """
-        with self._lock:
-            policy = self._history.policies.get(record.policy_version)
+        policy = self._history.policies.get(record.policy_version)
         if policy is None:
             raise MissingObject(f"round {record.number}: expected policy version {record.policy_version}")
         return policy

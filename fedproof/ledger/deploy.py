@@ -55,8 +55,7 @@ def deploy_through(
 ) -> AddressBook:
     """Do what `deploy_federation` does, through an endpoint that is there already."""
     deployer = as_address(account.address, "account")
-    chain_id = endpoint.ask("eth_chainId", lambda: endpoint.web3.eth.chain_id)
-    wanted = {"chain_id": chain_id, "admin": admin or deployer, "aggregator": aggregator}
+    wanted = {"chain_id": endpoint.chain_id, "admin": admin or deployer, "aggregator": aggregator}
     if output.exists():
         book = load_address_book(output)
         for key, value in wanted.items():
@@ -80,7 +79,7 @@ def deploy_through(
     if created is None:
         raise LedgerError(f"{endpoint.url}: expected the new contract's address in the receipt, got none")
     book = AddressBook(
-        chain_id=chain_id,
+        chain_id=endpoint.chain_id,
         contract=as_address(created, "receipt"),
         rpc_url=endpoint.url,
         admin=admin or deployer,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from eth_account.datastructures import SignedTransaction
@@ -97,6 +98,15 @@ class Endpoint:
         web3.middleware_onion.remove("validation")
         return cls(web3, url=url, attempts=attempts, receipt_timeout_s=receipt_timeout_s)
 
+    @cached_property  # it never changes, and every transaction needs it
+    def chain_id(self) -> int:
+        """The chain's EIP-155 number.
+
+        Raises:
+            LedgerError: as `ask`.
+        """
+        return self.ask("eth_chainId", lambda: self.web3.eth.chain_id)
+
     def ask(self, what: str, request: Callable[[], Answer]) -> Answer:
         """Return what a request answers, after as many attempts as it takes.
 
@@ -160,7 +170,6 @@ class Endpoint:
         sender = account.address
         params = cast("TxParams", {**call, "from": sender})
         gas = self.ask(what, lambda: eth.estimate_gas(params))
-        chain_id = self.ask("eth_chainId", lambda: eth.chain_id)
         fees = self._compute_fees()
         for _ in range(_NONCE_ATTEMPTS):
             nonce = self.ask("eth_getTransactionCount", lambda: eth.get_transaction_count(sender, "pending"))
@@ -169,7 +178,7 @@ class Endpoint:
                     **call,
                     **fees,
                     "value": 0,
-                    "chainId": chain_id,
+                    "chainId": self.chain_id,
                     "nonce": nonce,
                     # What is mined in between may make it dearer, such as being the first to touch a slot.
                     "gas": gas + gas // 4,

@@ -6,6 +6,7 @@ altered or out of order.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, NoReturn
@@ -154,6 +155,16 @@ class History:
         self.key_maker: Address | None = None
         self.rounds: dict[int, RoundRecord] = {}
         self._last = (-1, -1)
+
+    def copy(self) -> History:
+        """Return a history of the same events, which goes on by itself."""
+        other = copy.copy(self)
+        other.roles = dict(self.roles)
+        other.members = dict(self.members)
+        other.policies = dict(self.policies)
+        other.epochs = dict(self.epochs)
+        other.rounds = dict(self.rounds)
+        return other
 
     @property
     def current_round(self) -> RoundRecord | None:

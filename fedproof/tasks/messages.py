@@ -6,11 +6,12 @@ with all of the user's rights, so nothing is given away. No type of torch's is e
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,6 @@ from numpy.typing import NDArray
 from fedproof.model import ModelLayout
 from fedproof.policy import TrainingPlan
 from fedproof.task import EvaluationResult
-
-_PIECE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ Reply: TypeAlias = Started | Description | TrainOutcome | EvaluationResult | Ref
 
 
 def send_message(connection: Connection[Any, Any], message: Request | Reply) -> None:
-    """Send a message. Its vectors go after it, from where they lie and piece by piece: nothing is copied.
+    """Send a message. Its vectors go after it, as they lie in memory: nothing is copied.
 
     Raises:
         ConnectionError: the other process is gone.
@@ -106,8 +105,9 @@ def send_message(connection: Connection[Any, Any], message: Request | Reply) -> 
     views = [buffer.raw() for buffer in buffers]
     connection.send((head, [view.nbytes for view in views]))
     for view in views:
-        for start in range(0, view.nbytes, _PIECE_BYTES):
-            connection.send_bytes(view[start : start + _PIECE_BYTES])
+        rest = view
+        while rest:
+            rest = rest[os.write(connection.fileno(), rest) :]
 
 
 def receive_message(connection: Connection[Any, Any]) -> Any:
@@ -120,7 +120,11 @@ def receive_message(connection: Connection[Any, Any]) -> Any:
     buffers = []
     for size in sizes:
         buffer = np.empty(size, dtype=np.uint8)
-        for start in range(0, size, _PIECE_BYTES):
-            connection.recv_bytes_into(buffer[start : start + _PIECE_BYTES].data)
+        rest = buffer.data
+        while rest:
+            count = os.readv(connection.fileno(), [rest])
+            if not count:
+                raise EOFError
+            rest = rest[count:]
         buffers.append(buffer)
     return pickle.loads(head, buffers=buffers)  # noqa: S301 - the two ends are one user's, see above

@@ -7,12 +7,13 @@ is on the disk, its digest is not attested.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.codec import SecretKey
 from fedproof.codec.scaling import compute_next_clips
-from fedproof.codec.workers import CodecWorkers
+from fedproof.codec.workers import CodecWorkers, count_cores
 from fedproof.digests import Digest, checksum_address
 from fedproof.errors import (
     DigestMismatch,
@@ -41,6 +42,9 @@ from fedproof_node.verification import (
     compute_draw,
     verify_aggregate_header,
 )
+
+# To start a process takes as long as adding two of them.
+_SUMMANDS_PER_PROCESS: Final = 64
 
 
 class Concluder:
@@ -78,11 +82,11 @@ class Concluder:
         # Of the sum in the spool, by published root. Only in memory: after a restart `fetch` finds the spool.
         self._headers: dict[Digest | None, Header] = {}
 
-    def is_drawable(self, record: RoundRecord) -> bool:
+    def is_drawable(self, record: RoundRecord, history: History) -> bool:
         """Return whether the block that the draw depends on has been mined, or nothing is left to a draw."""
         if record.aggregated_block is None:
             return False
-        return self._is_whole() or self._ledger.block_number() > record.aggregated_block
+        return self._is_whole() or history.next_block - 1 > record.aggregated_block
 
     def holds_sum(self, record: RoundRecord) -> bool:
         """Return whether `fetch` has brought the sum that the ledger names."""
@@ -134,7 +138,9 @@ class Concluder:
         leaves = verify_aggregate_header(self._headers[facts.aggregate_root], facts)  # 1
         drawn = self._draw(record, facts)
         try:
-            with self._open_workers(None) as workers:
+            summands = len(drawn) * len(facts.contributions)
+            most = 1 + summands // _SUMMANDS_PER_PROCESS
+            with self._open_workers(None, most=most) as workers:
                 recompute_chunks(  # 3
                     drawn, facts, relay=self._relay, workers=workers, spool=spool, leaves=leaves
                 )
@@ -231,9 +237,12 @@ class Concluder:
         )
         return Model(flat, clips)
 
-    def _open_workers(self, secret_key: SecretKey | None) -> CodecWorkers:
+    def _open_workers(self, secret_key: SecretKey | None, *, most: int | None = None) -> CodecWorkers:
+        processes = self._codec_processes or count_cores()
         return CodecWorkers(
-            self._membership.codec_parameters, processes=self._codec_processes, secret_key=secret_key
+            self._membership.codec_parameters,
+            processes=min(processes, most or processes),
+            secret_key=secret_key,
         )
 
     def _send_attestation(self, number: int, model: Digest) -> None:
@@ -260,7 +269,7 @@ class Concluder:
         self._log.info("applied", round=number, model=model, accuracy=result.accuracy, loss=result.loss)
 
     def _spool(self, record: RoundRecord) -> Spool:
-        return Spool(self._rounds_dir / str(record.number) / "aggregate")
+        return Spool(self._rounds_dir, record.number, "aggregate")
 
 
 def describe_divergence(record: RoundRecord, digest: Digest) -> str:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.codec import SecretKey, nursery
-from fedproof.codec.quantise import check_finite
 from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Digest
 from fedproof.errors import (
@@ -39,6 +38,7 @@ from fedproof_node.relay import Relay
 from fedproof_node.residuals import Residuals
 from fedproof_node.spool import EncryptedUpdate, Spool, load_update, spool_update
 from fedproof_node.trainer import Trainer
+from fedproof_node.vectors import subtract_finite
 from fedproof_node.verification import RoundFacts
 
 _PROGRESS_S = 0.5
@@ -174,9 +174,7 @@ class Contributor:
             )
         # In the memory of the trained model, which nobody needs any more.
         change = outcome.flat
-        with np.errstate(invalid="ignore", over="ignore"):
-            change -= base.flat
-        check_finite(change, slice(0, change.size), what="update")
+        subtract_finite(change, base.flat, what="update")
         return facts, change, min(outcome.examples, self._membership.policy.rounds.max_examples)
 
     def _encrypt(
@@ -219,7 +217,7 @@ class Contributor:
             return base.flat
         try:
             return self._residuals.apply(base.flat, history, before=number)
-        except (MissingObject, DigestMismatch) as error:
+        except (MissingObject, DigestMismatch, UpdateRefused) as error:
             # It is worth some accuracy, and no round.
             message = f"round {number}: training goes without what earlier updates left unsent: {error}"
             self._log.error("error", message=message)
@@ -276,7 +274,7 @@ class Contributor:
         return log_progress
 
     def _spool(self, number: int) -> Spool:
-        return Spool(self._rounds_dir / str(number) / "update")
+        return Spool(self._rounds_dir, number, "update")
 
 
 def _name_reason(code: int) -> str:

@@ -131,16 +131,16 @@ class Daemon:
             if stage is Stage.FINISHED and number == self._first_unfinished:
                 self._first_unfinished += 1
             step = next_step(record.phase, stage)
-            if step is Step.CONCLUDE and self._must_wait(record):
+            if step is Step.CONCLUDE and self._must_wait(record, history):
                 step = Step.WAIT
             if step is not Step.WAIT:
                 self._acts[step](record, history)
                 return True
         return False
 
-    def _must_wait(self, record: RoundRecord) -> bool:
+    def _must_wait(self, record: RoundRecord, history: History) -> bool:
         concluder = self._parts.concluder
-        return concluder.holds_sum(record) and not concluder.is_drawable(record)
+        return concluder.holds_sum(record) and not concluder.is_drawable(record, history)
 
     def _is_over(self, number: int) -> bool:
         record = self._parts.watch.history.rounds.get(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedproof.codec import CodecParameters
 from fedproof.codec.round_encoding import RoundEncoding
@@ -24,6 +25,7 @@ class Membership:
     Attributes:
         node: this node's address.
         policy: the federation's, equal to the ledger's when this was made.
+        policy_path: where its document lies, for messages.
         codec_parameters: what follows from the policy's codec section.
     """
 
@@ -31,6 +33,7 @@ class Membership:
     contract: Address
     node: Address
     policy: Policy
+    policy_path: Path
     codec_parameters: CodecParameters
 
     def facts(self, record: RoundRecord, history: History, *, layout: ModelLayout, base: Model) -> RoundFacts:
@@ -41,9 +44,12 @@ class Membership:
         """
         policy = history.policies[record.policy_version]
         if policy.digest != self.policy.digest:
+            newest = history.policies[len(history.policies)]
+            is_old = newest.digest != self.policy.digest
+            advice = ": put the adopted document there, and start this node again" if is_old else ""
             raise PolicyMismatch(
                 f"round {record.number} follows policy version {record.policy_version} of digest "
-                f"{policy.digest.hex()}; this node's policy document has {self.policy.digest.hex()}"
+                f"{policy.digest.hex()}; {self.policy_path} has {self.policy.digest.hex()}{advice}"
             )
         encoding = RoundEncoding(
             self.codec_parameters,

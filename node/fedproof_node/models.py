@@ -46,7 +46,7 @@ class ModelShelf:
 
         Raises:
             MissingObject: it is not here.
-            DigestMismatch: the file holds another model, or is damaged.
+            DigestMismatch: the file holds another model, or one of another layout, or is damaged.
         """
         if self._last is not None and self._last[0] == digest:
             return self._last[1]
@@ -54,6 +54,11 @@ class ModelShelf:
         if not path.exists():
             raise MissingObject(f"{path}: expected the model {digest.hex()}, got no such file")
         layout, model = load_model(path)
+        if layout.digest != self.layout.digest:
+            raise DigestMismatch(
+                f"{path}: expected a model of the layout {self.layout.digest.hex()}, got one of "
+                f"{layout.digest.hex()}"
+            )
         came = model.compute_digest(layout.digest)
         if came != digest:
             raise DigestMismatch(f"{path}: expected model {digest.hex()}, got {came.hex()}")

@@ -6,12 +6,11 @@ worthless otherwise. The ledger and the journal together say which it is, so no 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedproof.codec.quantise import check_finite
 from fedproof.digests import Address, Digest
 from fedproof.errors import DigestMismatch, MissingObject
 from fedproof.files import PRIVATE, replace_file
@@ -19,8 +18,7 @@ from fedproof.ledger.events import Phase
 from fedproof.ledger.history import History
 from fedproof.model import compute_values_digest
 from fedproof_node.journal import Journal
-
-Float32Vector = NDArray[np.float32]
+from fedproof_node.vectors import Float32Vector, add_finite
 
 
 class Residuals:
@@ -62,11 +60,7 @@ class Residuals:
         came = compute_values_digest(residual)
         if came != digest:
             raise DigestMismatch(f"{path}: expected values of digest {digest.hex()}, got {came.hex()}")
-        with np.errstate(invalid="ignore", over="ignore"):
-            residual += base
-        check_finite(
-            residual, slice(0, residual.size), what="base model and what earlier updates left unsent"
-        )
+        add_finite(residual, base, what="base model and what earlier updates left unsent")
         return residual
 
     def prune(self, history: History, *, until: int) -> None:
@@ -76,6 +70,8 @@ class Residuals:
             number = int(path.parent.name)
             if number <= until and (counted is None or number != counted[0]):
                 path.unlink()
+                with suppress(OSError):  # other things are in it
+                    path.parent.rmdir()
 
     def _find_counted(self, history: History, *, until: int) -> tuple[int, Digest] | None:
         """Return the latest round whose result holds this node's update, and the residual's digest."""

@@ -97,6 +97,7 @@ def _open_daemon(config: NodeConfig, *, password: str, log: FilteringBoundLogger
             contract=ledger.contract,
             node=ledger.address,
             policy=policy,
+            policy_path=config.policy,
             codec_parameters=policy.codec_parameters(),
         )
         journal = Journal(

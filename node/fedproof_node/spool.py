@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 from google.protobuf.message import DecodeError
 
@@ -17,13 +19,20 @@ from fedproof.merkle import leaf_digest
 from fedproof.wire.aggregation_pb2 import Header
 from fedproof_node.verification import verify_chunk
 
+_HEADER: Final = "header"
+
 
 class Spool:
-    """A folder of ciphertext chunks. Each read is verified, so what a power failure cut is not mistaken."""
+    """A folder of a round's ciphertext chunks. Each read is verified, so what a power failure cut is not
+    mistaken.
 
-    def __init__(self, folder: Path) -> None:
-        """Name the folder; it is made at the first write."""
-        self.folder = folder
+    Attributes:
+        folder: where they lie; it is made at the first write.
+    """
+
+    def __init__(self, rounds_dir: Path, number: int, kind: Literal["update", "aggregate"]) -> None:
+        """Name the folder of a round's chunks of a kind."""
+        self.folder = rounds_dir / str(number) / kind
 
     def write_chunk(self, index: int, data: bytes) -> None:
         """Store a chunk; `sync` makes it last."""
@@ -53,7 +62,7 @@ class Spool:
 
     def write_header(self, header: Header) -> None:
         """Store the header; `sync` makes it last."""
-        self._write(self.folder / "header", header.SerializeToString())
+        self._write(self.folder / _HEADER, header.SerializeToString())
 
     def read_header(self) -> Header:
         """Return the header; whoever reads it checks it against a root.
@@ -62,7 +71,7 @@ class Spool:
             MissingObject: it is not here.
             DigestMismatch: the file is no header.
         """
-        path = self.folder / "header"
+        path = self.folder / _HEADER
         try:
             return Header.FromString(path.read_bytes())
         except FileNotFoundError as error:
@@ -92,8 +101,10 @@ class Spool:
             raise MissingObject(f"{path}: expected chunk {index}, got no such file") from error
 
     def clear(self) -> None:
-        """Remove everything."""
+        """Remove everything, and the round's folder if nothing else is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):  # it is not there, or something is in it
+            self.folder.parent.rmdir()
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06}.chunk"

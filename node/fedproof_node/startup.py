@@ -95,7 +95,7 @@ def verify_policy(policy: Policy, history: History, *, where: Path) -> None:
     if policy.digest != on_ledger:
         raise PolicyMismatch(
             f"{where}: expected the policy of digest {on_ledger.hex()} (version {version} on the ledger), "
-            f"the document has {policy.digest.hex()}"
+            f"the document has {policy.digest.hex()}: put the adopted document there, and start again"
         )
 
 

@@ -72,21 +72,31 @@ def test_an_update_is_not_given_while_its_round_is_open(world: World) -> None:
 
 
 def test_what_is_not_there_is_not_found(world: World) -> None:
-    """An unknown round, a node without a commitment, an update that never came: each is named."""
+    """An unknown round, a node without a commitment, a header that is lost, a sum to come: each is named."""
     assert refusal(lambda: download_update(world, 0, number=9))[0] is grpc.StatusCode.NOT_FOUND
-    world.committed_update(2)
-    world.deliver(0, 1)
-    world.pass_deadline(by_s=60)
-    assert world.daemon.step()
+    update = seal(world, 0, 1)[0]
     code, message = refusal(lambda: download_update(world, 3))
-    assert (code, "the node has not committed in this round" in message) == (grpc.StatusCode.NOT_FOUND, True)
-    code, message = refusal(lambda: download_update(world, 2))
+    assert (code, "the node is no contributor of this round" in message) == (grpc.StatusCode.NOT_FOUND, True)
+    world.store.header_path(update.root).unlink()
+    code, message = refusal(lambda: download_update(world, 0))
     assert (code, "no header of root" in message) == (grpc.StatusCode.NOT_FOUND, True)
     code, message = refusal(lambda: download_aggregate(world))
     assert (code, message) == (
         grpc.StatusCode.NOT_FOUND,
         "round 1, aggregate: not published, the round is in phase SEALED",
     )
+
+
+def test_what_came_of_an_excluded_update_is_not_given(world: World) -> None:
+    """A power failure may have taken back whose its frames are, and somebody could send them as its own."""
+    late = world.committed_update(2)
+    refusal(lambda: world.upload(2, late, chunks=[wire.Chunk(index=0, data=late.chunks[0])]))
+    assert world.store.has(late.digests[0])
+    world.deliver(0, 1)
+    world.pass_deadline(by_s=60)
+    assert world.daemon.step()
+    code, message = refusal(lambda: download_update(world, 2))
+    assert (code, "the node is no contributor of this round" in message) == (grpc.StatusCode.NOT_FOUND, True)
 
 
 @pytest.mark.parametrize(

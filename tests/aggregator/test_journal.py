@@ -28,6 +28,10 @@ def begin(journal: Journal) -> UploadStanding:
     return journal.begin_upload(1, NODE, root=ROOT, chunks=3)
 
 
+def record(journal: Journal, received: int) -> None:
+    journal.record_chunks(1, NODE, root=ROOT, received=received, chunks=3)
+
+
 def test_an_upload_is_remembered_chunk_by_chunk(tmp_path: Path) -> None:
     """After each reopening, the standing is what was recorded last."""
     journal = open_journal(tmp_path)
@@ -37,7 +41,7 @@ def test_an_upload_is_remembered_chunk_by_chunk(tmp_path: Path) -> None:
         journal.close()
         journal = open_journal(tmp_path)
         assert begin(journal).received == index
-        journal.record_chunk(1, NODE, index=index, chunks=3)
+        record(journal, index + 1)
     standing = begin(journal)
     assert standing.received == 3
     assert standing.is_complete
@@ -47,13 +51,13 @@ def test_a_late_stream_takes_nothing_back(tmp_path: Path) -> None:
     """A chunk that a slower stream brings again does not lower the count."""
     journal = open_journal(tmp_path)
     begin(journal)
-    journal.record_chunk(1, NODE, index=2, chunks=3)
-    journal.record_chunk(1, NODE, index=0, chunks=3)
+    record(journal, 3)
+    record(journal, 1)
     assert begin(journal).received == 3
 
 
 def test_what_a_power_failure_may_take_back(tmp_path: Path) -> None:
-    """Only how far an update that is not whole has come: all else is on the disk when its call returns."""
+    """Only what concerns an update that is not whole: all else is on the disk when its call returns."""
     journal = open_journal(tmp_path)
     full, normal = 2, 1
 
@@ -65,12 +69,12 @@ def test_what_a_power_failure_may_take_back(tmp_path: Path) -> None:
     assert synchronous() == full
     for index, expected in ((0, normal), (1, normal), (2, full)):
         journal.claim_seeds(1, NODE, chunk=index, seeds=SEEDS[index : index + 1])
-        assert synchronous() == full
-        journal.record_chunk(1, NODE, index=index, chunks=3)
+        assert synchronous() == normal
+        record(journal, index + 1)
         assert synchronous() == expected
     journal.record_refusal(1, NODE, root=ROOT, reason=2, message="late")
     assert synchronous() == full
-    journal.record_chunk(1, NODE, index=0, chunks=3)
+    record(journal, 1)
     journal.record_aggregate(1, ROOT)
     assert synchronous() == full
 
@@ -122,7 +126,7 @@ def test_a_refusal_is_for_good(tmp_path: Path) -> None:
     journal.record_refusal(1, OTHER, root=ROOT, reason=3, message="second")
     assert journal.find_upload(1, OTHER, root=ROOT) == UploadStanding(ROOT, 0, 0, 2, "first")
     begin(journal)
-    journal.record_chunk(1, NODE, index=2, chunks=3)
+    record(journal, 3)
     journal.record_refusal(1, NODE, root=ROOT, reason=2, message="late")
     standing = journal.find_upload(1, NODE, root=ROOT)
     assert standing == UploadStanding(ROOT, 3, 3, 2, "late")
@@ -133,11 +137,14 @@ def test_a_commitment_that_the_chain_has_dropped_is_forgotten(tmp_path: Path) ->
     """Under another root the upload begins anew."""
     journal = open_journal(tmp_path)
     begin(journal)
-    journal.record_chunk(1, NODE, index=0, chunks=3)
+    record(journal, 1)
     root = make_digest("after a reorganisation")
     assert journal.find_upload(1, NODE, root=root) is None
     standing = journal.begin_upload(1, NODE, root=root, chunks=2)
     assert (standing.received, standing.chunks) == (0, 2)
+    record(journal, 2)
+    standing = journal.begin_upload(1, NODE, root=root, chunks=2)
+    assert (standing.received, standing.is_complete) == (0, False), "a stream from before"
 
 
 def test_streams_of_one_update_begin_it_once(tmp_path: Path) -> None:
@@ -146,7 +153,7 @@ def test_streams_of_one_update_begin_it_once(tmp_path: Path) -> None:
 
     def bring(index: int) -> UploadStanding:
         begin(journal)
-        journal.record_chunk(1, NODE, index=index, chunks=3)
+        record(journal, index + 1)
         return begin(journal)
 
     with ThreadPoolExecutor(8) as pool:

@@ -55,6 +55,7 @@ def bring(world: World, index: int, update: Update, chunks: Sequence[int]) -> No
     incoming = begin(world, index, update)
     for number in chunks:
         world.intake.accept(incoming, number, update.chunks[number])
+    world.intake.settle(incoming)
 
 
 def workers_of(world: World) -> list[WorkerProcess]:
@@ -117,6 +118,18 @@ def test_a_restart_in_the_middle_costs_no_chunk(world: World, held: int) -> None
     bring(world, 1, second, range(held))
     world.restart()
     bring(world, 1, second, range(held, CHUNKS))
+    third = world.deliver(2)[0]
+    assert published(world) == plain_sum([first, second, third])
+
+
+def test_a_crash_in_the_middle_of_a_stream_costs_no_chunk(world: World) -> None:
+    """What came and was not settled is sent again, and counts once."""
+    first = world.deliver(0)[0]
+    second = world.committed_update(1)
+    world.intake.accept(begin(world, 1, second), 0, second.chunks[0])
+    world.restart()
+    assert world.standing(1).next_chunk == 0
+    world.upload(1, second)
     third = world.deliver(2)[0]
     assert published(world) == plain_sum([first, second, third])
 
@@ -195,7 +208,7 @@ def test_a_chunk_that_was_added_and_not_stored_leaves_the_sum(
     def bring_unstored(late: Update) -> None:
         incoming = begin(world, 2, late)
         with monkeypatch.context() as patch:
-            patch.setattr(world.store, "put", fail)
+            patch.setattr(world.store, "stage", fail)
             with pytest.raises(OSError, match="No space"):
                 world.intake.accept(incoming, 0, late.chunks[0])
 

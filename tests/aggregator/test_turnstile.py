@@ -108,26 +108,59 @@ def test_a_download_keeps_its_place_to_its_end() -> None:
     waiting.join()
 
 
-def test_a_download_that_goes_on_is_left_alone() -> None:
-    """Each message renews the patience: only the stream that is without one for longest is cut."""
-    turnstile = Turnstile(2, patience_s=0.5)
+@pytest.mark.parametrize("way", ["upload", "download"])
+def test_a_place_is_had_for_no_longer_than_the_patience(way: str) -> None:
+    """Also by a line over which something comes now and then, and while the other place changes hands."""
+    turnstile = Turnstile(2, patience_s=0.3)
+    has_place, cut, over = threading.Event(), threading.Event(), threading.Event()
+
+    def drip() -> Iterator[int]:
+        has_place.set()
+        if way == "upload":
+            cut.wait(10)
+            raise ConnectionError("cancelled")
+        while not cut.wait(0.01):
+            yield 0
+        raise ConnectionError("cancelled")
+
+    def hold() -> None:
+        paced = turnstile.receive if way == "upload" else turnstile.send
+        with pytest.raises(ConnectionError):
+            list(paced(drip(), cut.set))
+
+    def hurry() -> None:
+        while not over.is_set():
+            assert list(turnstile.receive(iter([1]), never)) == [1]
+
+    threads = [threading.Thread(target=hold)]
+    threads[0].start()
+    assert has_place.wait(10)
+    threads += [threading.Thread(target=hurry) for _ in range(3)]
+    for thread in threads[1:]:
+        thread.start()
+    is_cut = cut.wait(10)
+    over.set()
+    for thread in threads:
+        thread.join(10)
+    assert is_cut
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_no_more_are_cut_than_wait() -> None:
+    """Of several that have had a place for too long, the first makes room for the only one that waits."""
+    turnstile = Turnstile(2, patience_s=0.2)
     cut = threading.Event()
-    came = threading.Event()
 
     def wait() -> None:
         assert list(turnstile.send(iter([9]), never)) == [9]
-        came.set()
 
-    with closing(turnstile.send(iter(range(1000)), never)) as busy:
-        assert next(busy) == 0
-        with closing(turnstile.send(iter([1, 2]), cut.set)) as stalled:
-            assert next(stalled) == 1
+    with closing(turnstile.send(iter([1, 2]), cut.set)) as first:
+        assert next(first) == 1
+        with closing(turnstile.send(iter([1, 2]), never)) as second:
+            assert next(second) == 1
             waiting = threading.Thread(target=wait)
             waiting.start()
-            for _ in range(500):
-                next(busy)
-                if cut.wait(0.01):
-                    break
-            assert cut.is_set()
-        assert came.wait(10)
-        waiting.join()
+            assert cut.wait(10)
+            first.close()
+            waiting.join(10)
+            assert not waiting.is_alive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import threading
 import time
@@ -101,7 +102,7 @@ def test_a_stream_that_is_cut_keeps_what_came(world: World) -> None:
 
     call = world.stub(0).Upload.future(parts())
     deadline = time.monotonic() + 10
-    while world.standing(0).next_chunk == 0:
+    while not world.store.has(update.digests[0]):
         assert time.monotonic() < deadline
     call.cancel()
     gone.set()
@@ -111,6 +112,50 @@ def test_a_stream_that_is_cut_keeps_what_came(world: World) -> None:
     world.restart()
     assert world.standing(0).next_chunk == 1
     assert world.upload(0, update, chunks=chunks_of(update, 1, 2)).chunks == CHUNKS
+
+
+@pytest.mark.parametrize("spoiled", [None, b"", b"half a chu"], ids=["gone", "empty", "cut short"])
+def test_a_power_failure_in_the_middle_of_a_stream_costs_no_update(
+    world: World, spoiled: bytes | None
+) -> None:
+    """Chunks that were not on the disk yet are asked for again, and replace what is left of them."""
+    update = world.committed_update(0)
+    world.view.refresh()
+    start = wire.UploadStart(round=1, node=world.node(0).address, header=update.header)
+    incoming = world.intake.begin(start)
+    for index in (0, 1):
+        world.intake.accept(incoming, index, update.chunks[index])
+    world.restart()
+    path = world.store.object_path(update.digests[1])
+    path.unlink() if spoiled is None else path.write_bytes(spoiled)
+    assert world.standing(0).next_chunk == 0
+    assert world.upload(0, update).chunks == CHUNKS
+    assert [world.store.get(digest) for digest in update.digests] == list(update.chunks)
+
+
+def test_what_the_journal_counts_is_on_the_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every chunk is synced under its name before it is recorded, whether it came in one stream or in two."""
+    synced: set[int] = set()
+    recorded: list[int] = []
+    update = world.committed_update(0)
+    sync, record = os.fsync, world.journal.record_chunks
+
+    def note_sync(descriptor: int) -> None:
+        sync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def note_record(*place: Any, received: int, **rest: Any) -> None:
+        for digest in update.digests[:received]:
+            path = world.store.object_path(digest)
+            assert {path.stat().st_ino, path.parent.stat().st_ino} <= synced
+        record(*place, received=received, **rest)
+        recorded.append(received)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(world.journal, "record_chunks", note_record)
+    refusal(lambda: world.upload(0, update, chunks=chunks_of(update, 0, 1)))
+    assert world.upload(0, update, chunks=chunks_of(update, 1, 2)).chunks == CHUNKS
+    assert recorded[-1] == CHUNKS
 
 
 # What is not taken
@@ -323,11 +368,26 @@ def test_too_many_chunks_are_refused(world: World) -> None:
 def test_a_header_with_a_short_digest_is_refused(world: World) -> None:
     """A chunk digest has 32 bytes."""
     update = world.committed_update(0)
-    header = wire.Header(manifest=update.raw_manifest, chunk_digests=[b"short"])
+    header = wire.Header(manifest=update.raw_manifest, chunk_digests=[*update.digests[:2], b"short"])
     start = wire.UploadStart(round=1, node=world.node(0).address, header=header)
     code, message = refusal(lambda: world.stub(0).Upload(iter([wire.UploadRequest(start=start)])))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "chunk digest 0: expected a digest of 32 bytes, got 5 bytes" in message
+    assert "chunk digest 2: expected a digest of 32 bytes, got 5 bytes" in message
+
+
+def test_a_header_of_too_many_digests_is_refused_before_they_are_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends one costs no hashing, and nothing is held against the node that it names."""
+    update = world.committed_update(0)
+    header = wire.Header(manifest=update.raw_manifest, chunk_digests=[update.root] * 100_000)
+    start = wire.UploadStart(round=1, node=world.node(0).address, header=header)
+    with monkeypatch.context() as patch:
+        patch.delattr("fedproof_aggregator.intake.verify_header")
+        code, message = refusal(lambda: world.stub(1).Upload(iter([wire.UploadRequest(start=start)])))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert message.endswith("header: chunks: expected 3, got 100000")
+    assert world.upload(0, update).chunks == CHUNKS
 
 
 @pytest.mark.parametrize(
@@ -423,19 +483,19 @@ def test_a_chunk_of_an_earlier_round_is_refused(world: World, thief: int) -> Non
     )
 
 
-@pytest.mark.parametrize("where", ["claim_seeds", "put", "record_chunk"])
+@pytest.mark.parametrize("where", ["claim_seeds", "stage", "sync", "record_chunks"])
 def test_a_full_disk_is_nobodys_fault(world: World, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """While nothing can be written, a node is told to try again, and resumes where it was."""
     update = world.committed_update(0)
     refusal(lambda: world.upload(0, update, chunks=chunks_of(update, 0)))
 
     def fail(*_args: object, **_keywords: object) -> None:
-        if where == "put":
+        if where in {"stage", "sync"}:
             raise OSError(errno.ENOSPC, "No space left on device", "/srv/secret/path")
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.store if where == "put" else world.journal, where, fail)
+        patch.setattr(world.store if where in {"stage", "sync"} else world.journal, where, fail)
         assert refusal(lambda: world.upload(0, update, chunks=chunks_of(update, 1, 2))) == (
             grpc.StatusCode.UNAVAILABLE,
             "the aggregator cannot use its disk; try again",

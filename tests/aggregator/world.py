@@ -19,7 +19,13 @@ from fedproof_aggregator.daemon import Daemon, Parts
 from fedproof_aggregator.intake import Intake
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
-from fedproof_aggregator.server import PATIENCE_S, STREAMS_AT_WORK, RunningServer, start_server
+from fedproof_aggregator.server import (
+    DOWNLOAD_PATIENCE_S,
+    STREAMS_AT_WORK,
+    UPLOAD_PATIENCE_S,
+    RunningServer,
+    start_server,
+)
 from fedproof_aggregator.service import AggregationService
 from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import TermsShelf
@@ -223,8 +229,8 @@ class World:
             store=self.store,
             intake=self.intake,
             key_relay=self.key_relay,
-            uploads=Turnstile(STREAMS_AT_WORK, patience_s=PATIENCE_S),
-            downloads=Turnstile(STREAMS_AT_WORK, patience_s=PATIENCE_S),
+            uploads=Turnstile(STREAMS_AT_WORK, patience_s=UPLOAD_PATIENCE_S),
+            downloads=Turnstile(STREAMS_AT_WORK, patience_s=DOWNLOAD_PATIENCE_S),
             policy_digest=POLICY.digest,
             logger=logger,
             on_progress=self.daemon.wake,

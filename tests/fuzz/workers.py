@@ -44,6 +44,10 @@ class TakenOver:
         theirs.shutdown(socket.SHUT_WR)
         return cls(ours, theirs)
 
+    def has_ended(self) -> bool:
+        """As of one that has not been asked anything yet."""
+        return False
+
     def kill(self) -> None:
         """There is no process."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import pytest
 
@@ -71,6 +72,38 @@ def test_something_else_answers(web_server: str) -> None:
     endpoint = Endpoint.connect(web_server, attempts=1)
     with pytest.raises(LedgerUnreachable, match=web_server):
         endpoint.ask("eth_chainId", lambda: endpoint.web3.eth.chain_id)
+
+
+class Quoting(BaseHTTPRequestHandler):
+    """A chain whose newest block says whether the request had a password and was JSON."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        headers = (self.headers["Authorization"], self.headers["Content-Type"])
+        is_right = headers == ("Basic bWU6c2VjcmV0", "application/json")
+        answer = json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": hex(is_right)}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    log_message = NotAChain.log_message
+
+
+def test_password_in_the_address_is_sent() -> None:
+    """Each request carries what the address says, on a connection that is kept."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quoting) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        endpoint = Endpoint.connect(f"http://me:secret@127.0.0.1:{server.server_port}", attempts=1)
+        try:
+            for _ in range(2):
+                assert endpoint.ask("eth_blockNumber", lambda: endpoint.web3.eth.block_number) == 1
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8545", "ws://127.0.0.1:8545", ""])

@@ -71,6 +71,19 @@ def history(events: list[Event], history_hash: Digest) -> History:
     return history
 
 
+def test_a_copy_goes_on_by_itself(events: list[Event], history: History) -> None:
+    """At every event, what is replayed into a copy leaves the history that it was made of as it was."""
+    passed = History()
+    for event in events:
+        before = vars(passed.copy())
+        following = passed.copy()
+        following.extend([event])
+        assert vars(passed) == before
+        assert vars(following) != before
+        passed = following
+    assert vars(passed) == vars(history)
+
+
 def test_replay_of_members_and_roles(lived: Federation, history: History) -> None:
     """Standings and keys are as the contract has them."""
     for node in lived.nodes:

@@ -153,17 +153,22 @@ def test_an_excluded_node_learns_why(make_world: MakeWorld) -> None:
 
 
 def test_another_policy_is_named(make_world: MakeWorld) -> None:
-    """A round under a policy that is not this node's is skipped, naming both digests."""
+    """A round under a policy that is not this node's is skipped, naming both digests and what to do; nothing
+    is to be done where the node has the newer one already."""
     world = make_world(nodes=2)
     world.begin_epoch()
     ours = world.policy.digest
     other = Policy.parse(world.policy.canonical().replace(b"test", b"tset"))
     world.admin.adopt_policy(other)
     world.open_round(1)
-    world.settle()
-    reason = reason_of_skip(world.nodes[0], 1)
-    assert ours.hex() in reason
-    assert other.digest.hex() in reason
+    world.nodes[0].settle()
+    world.admin.adopt_policy(world.policy)
+    world.nodes[1].settle()
+    reason = f"round 1 follows policy version 2 of digest {other.digest.hex()}; policy.toml has {ours.hex()}"
+    advice = ": put the adopted document there, and start this node again"
+    assert reason_of_skip(world.nodes[0], 1) == reason + advice
+    assert reason_of_skip(world.nodes[1], 1) == reason
+    assert not world.history().rounds[1].commitments
 
 
 def test_an_absent_aggregator_is_waited_for(make_world: MakeWorld) -> None:

@@ -45,6 +45,15 @@ def test_another_model_under_the_name_is_refused(tmp_path: Path) -> None:
         shelf.load(wanted)
 
 
+def test_model_of_another_layout_is_refused(tmp_path: Path) -> None:
+    """A file of another architecture is not used, though its digest is right; both layouts are named."""
+    other = ModelLayout((TensorSpec("w", (2, 2), "float32"),))
+    digest = ModelShelf(tmp_path, other).save(make_model(0.1))
+    message = f"expected a model of the layout {LAYOUT.digest.hex()}, got one of {other.digest.hex()}"
+    with pytest.raises(DigestMismatch, match=message):
+        ModelShelf(tmp_path, LAYOUT).load(digest)
+
+
 def test_model_is_read_once(tmp_path: Path) -> None:
     """What was saved or loaded last comes back as it is in memory; anything else comes from the disk."""
     shelf = ModelShelf(tmp_path, LAYOUT)

@@ -47,7 +47,7 @@ def test_two_chunks_at_a_time_and_nobody_waits(tmp_path: Path) -> None:
         encoding=encoding,
         contributions=(Contribution(NODES[0], BLOCK, 1),),
     )
-    spool = Spool(tmp_path / "spool")
+    spool = Spool(tmp_path, 1, "aggregate")
     leaves: list[Digest] = []
     for index in range(2):
         spool.write_chunk(index, bytes([index]))

@@ -55,7 +55,7 @@ def update(tmp_path: Path) -> EncryptedUpdate:
         chunks=len(CHUNKS),
         examples=1,
     )
-    return spool_update(Spool(tmp_path / "update"), manifest, CHUNKS)
+    return spool_update(Spool(tmp_path, 1, "update"), manifest, CHUNKS)
 
 
 def upload(relay: Relay, update: EncryptedUpdate) -> tuple[int, list[tuple[int, int]]]:
@@ -160,7 +160,7 @@ def serve_aggregate(aggregator: RunningAggregator) -> None:
 def test_aggregate_arrives_whole(aggregator: RunningAggregator, relay: Relay, tmp_path: Path) -> None:
     """Header and chunks come as they are stored."""
     serve_aggregate(aggregator)
-    spool = Spool(tmp_path / "aggregate")
+    spool = Spool(tmp_path, 1, "aggregate")
     relay.fetch_aggregate(1, leaves=LEAVES, spool=spool)
     assert [spool.read_chunk(i, LEAVES[i]) for i in range(5)] == CHUNKS
     assert relay.fetch_aggregate_header(1).manifest == b"manifest"
@@ -171,7 +171,7 @@ def test_cut_download_fetches_the_rest_only(
 ) -> None:
     """What is in the spool and whole is not asked for again; what is damaged is."""
     serve_aggregate(aggregator)
-    spool = Spool(tmp_path / "aggregate")
+    spool = Spool(tmp_path, 1, "aggregate")
     spool.write_chunk(1, CHUNKS[1])
     spool.write_chunk(2, b"damaged")
     relay.fetch_aggregate(1, leaves=LEAVES, spool=spool)
@@ -188,7 +188,7 @@ def test_download_survives_cuts(aggregator: RunningAggregator, relay: Relay, tmp
     """A stream that is cut after its header is asked for again."""
     serve_aggregate(aggregator)
     aggregator.servicer.failures["AggregateChunk"] = [grpc.StatusCode.UNAVAILABLE] * 2
-    spool = Spool(tmp_path / "aggregate")
+    spool = Spool(tmp_path, 1, "aggregate")
     relay.fetch_aggregate(1, leaves=LEAVES, spool=spool)
     assert all(spool.holds(i, LEAVES[i]) for i in range(5))
 
@@ -197,11 +197,11 @@ def test_altered_chunk_is_not_kept(aggregator: RunningAggregator, relay: Relay, 
     """A chunk of another digest is refused before it reaches the disk."""
     serve_aggregate(aggregator)
     aggregator.servicer.aggregates[1][1][2] = b"altered"
-    spool = Spool(tmp_path / "aggregate")
+    spool = Spool(tmp_path, 1, "aggregate")
     with pytest.raises(DigestMismatch, match=r"DownloadAggregate \(round 1\): chunk 2"):
         relay.fetch_aggregate(1, leaves=LEAVES, spool=spool)
     assert spool.holds(1, LEAVES[1])
-    assert not list((tmp_path / "aggregate").glob("000002*"))
+    assert not list(spool.folder.glob("000002*"))
 
 
 def test_update_chunk_comes_with_its_header(

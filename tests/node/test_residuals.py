@@ -90,25 +90,6 @@ def test_training_starts_with_what_is_unsent(make_world: MakeWorld) -> None:
         assert second.tobytes() == (base + residuals[node]).tobytes()
 
 
-def test_start_that_is_not_finite_is_refused(make_world: MakeWorld) -> None:
-    """A model and a residual whose sum overflows cost this node the round, and the reason says where."""
-    world = make_world(nodes=2, codec=COARSE)
-    world.begin_epoch()
-    world.play_round(1)
-    node = world.nodes[0]
-    residual = read_residual(node)
-    residual[17] = np.inf
-    residual.tofile(find_residuals(node)[1])
-    entry = replace(node.journal.entry(1), residual=compute_values_digest(residual))
-    node.journal._write(entry)
-    world.open_round(2)
-    node.settle()
-    assert reason_of_skip(node, 2) == (
-        "base model and what earlier updates left unsent: expected finite values, got inf at index 17"
-    )
-    assert len(node.trainer.trained) == 1
-
-
 def crash_once(node: Node, event: str, phase: str | None = None) -> None:
     """Let the node die when it logs an event."""
     done: list[bool] = []
@@ -206,6 +187,27 @@ def test_failed_round_leaves_nothing_behind(make_world: MakeWorld) -> None:
     world.fail(2)
     world.play_round(3)
     books.check((1, world.nodes), (3, world.nodes))
+
+
+def test_start_that_is_not_finite_costs_no_round(make_world: MakeWorld) -> None:
+    """A residual whose sum with the model overflows is as good as lost, and gone after the next round."""
+    world = make_world(nodes=2, codec=COARSE)
+    world.begin_epoch()
+    model = world.play_round(1)
+    node = world.nodes[0]
+    residual = read_residual(node)
+    residual[17] = np.inf
+    residual.tofile(find_residuals(node)[1])
+    entry = replace(node.journal.entry(1), residual=compute_values_digest(residual))
+    node.journal._write(entry)
+    world.play_round(2)
+    (error,) = node.log.of("error")
+    assert "round 2: training goes without what earlier updates left unsent" in error["message"]
+    assert "expected finite values, got inf at index 17" in error["message"]
+    assert node.trainer.trained[1].tobytes() == node.models.load(model).flat.tobytes()
+    assert node.address in world.history().rounds[2].contributors
+    assert list(find_residuals(node)) == [2]
+    assert np.isfinite(read_residual(node)).all()
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(bytes(1200))])

@@ -97,6 +97,7 @@ def test_another_policy_names_both_digests(make_world: Callable[..., World]) -> 
     with pytest.raises(PolicyMismatch) as caught:
         verify_policy(other, history, where=Path("policy.toml"))
     assert "policy.toml" in str(caught.value)
+    assert str(caught.value).endswith(": put the adopted document there, and start again")
     assert world.policy.digest.hex() in str(caught.value)
     assert other.digest.hex() in str(caught.value)
 
@@ -110,6 +111,7 @@ def test_another_federations_aggregator_is_refused(make_world: Callable[..., Wor
         contract=world.contract,
         node=node.address,
         policy=world.policy,
+        policy_path=Path("policy.toml"),
         codec_parameters=world.codec.parameters,
     )
     right: dict[str, Any] = {

@@ -202,6 +202,7 @@ class Node:
                 contract=world.contract,
                 node=self.address,
                 policy=world.policy,
+                policy_path=Path("policy.toml"),
                 codec_parameters=world.codec.parameters,
             ),
             wrapping_key=self.wrapping_key,
