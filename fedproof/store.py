@@ -65,18 +65,14 @@ class ObjectStore:
     def sync(self, digests: Iterable[Digest]) -> None:
         """Return once the chunks of these digests, which were staged, are on the disk."""
         paths = [self.object_path(digest) for digest in digests]
-        for path in paths:
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            except OSError:
-                # What the disk failed to write, the system may call written when it is asked again.
+        try:
+            for path in (*paths, *{path.parent for path in paths}):
+                _sync(path)
+        except OSError:
+            # What the disk failed to write, the system may call written when it is asked again.
+            for path in paths:
                 path.unlink(missing_ok=True)
-                raise
-            finally:
-                os.close(descriptor)
-        for folder in {path.parent for path in paths}:
-            _sync(folder)
+            raise
 
     def get(self, digest: Digest) -> bytes:
         """Return the chunk of that leaf digest.

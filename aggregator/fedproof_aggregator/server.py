@@ -41,10 +41,9 @@ _OPTIONS = (
 
 # How many streams each way hold messages at once: a chunk is up to 1 MiB, in memory up to four times.
 STREAMS_AT_WORK = 16
-# A megabyte in this time is the slowest line that others wait for.
-UPLOAD_PATIENCE_S = 10.0
-# Here it is for the whole stream: one that is cut goes on in its next turn, with the chunks that it misses.
-DOWNLOAD_PATIENCE_S = 60.0
+# A chunk in this time is the slowest line that others wait for. Where all are slower, ours is at fault.
+UPLOAD_PATIENCE_S = 20.0
+DOWNLOAD_PATIENCE_S = 10.0
 
 _UNARY_GRACE_S = 0.2
 _SPARE_STREAMS = 16

@@ -5,23 +5,48 @@ gRPC keeps little of a stream whose next message nobody asks for or makes; the p
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 Message = TypeVar("Message")
+
+
+# A download may keep a place for so many times the patience, if it moves.
+_PATIENCES_A_STREAM: Final = 6
+
+
+@dataclass(slots=True)
+class _Holder:
+    """A stream that has a place.
+
+    Attributes:
+        cancel: ends it.
+        until: when it may be cancelled; since when it is, once that is done.
+        until_at_most: when it may be cancelled whatever it sends.
+        is_cancelled: whether that is done.
+    """
+
+    cancel: Callable[[], object]
+    until: float
+    until_at_most: float
+    is_cancelled: bool = False
+
+    def is_leaving(self, now: float, patience_s: float) -> bool:
+        """Return whether it was cancelled, and not so long ago."""
+        return self.is_cancelled and now - self.until < patience_s
 
 
 class Turnstile:
     """Gives places to streams, first come, first served.
 
-    Whoever has a place is at the mercy of its peer's line. So that slow ones cannot keep the others out, a
-    place is had for no longer than the patience while somebody waits: whoever has had one for longest is then
-    cancelled, whatever came over its line and however fast the other places change hands.
+    Whoever has a place is at the mercy of its peer's line. So that slow ones cannot keep the others out, one
+    is cancelled while somebody waits if it has had a place for longer than the patience without a message, or
+    for six times as long with messages, however fast the other places change hands.
     """
 
     def __init__(self, places: int, *, patience_s: float) -> None:
@@ -30,8 +55,7 @@ class Turnstile:
         self._lock = threading.Lock()
         # Each with an event of its own: waking all that wait, for each message, costs more than the message.
         self._waiting: deque[tuple[threading.Event, Callable[[], object]]] = deque()
-        # Since when, and what ends the stream; whoever has had a place for longest comes first.
-        self._holders: dict[threading.Event, tuple[float, Callable[[], object]]] = {}
+        self._holders: dict[threading.Event, _Holder] = {}
 
     def receive(
         self, messages: Iterator[Message], cancel: Callable[[], object]
@@ -59,11 +83,13 @@ class Turnstile:
             messages: what makes them.
             cancel: ends the stream from another thread.
         """
-        with self._place(cancel):
-            yield from messages
+        with self._place(cancel) as ticket:
+            for message in messages:
+                yield message
+                self._renew(ticket)
 
     @contextmanager
-    def _place(self, cancel: Callable[[], object]) -> Iterator[None]:
+    def _place(self, cancel: Callable[[], object]) -> Iterator[threading.Event]:
         ticket = threading.Event()
         with self._lock:
             self._waiting.append((ticket, cancel))
@@ -71,7 +97,7 @@ class Turnstile:
         while not ticket.wait(self._cancel_slow()):
             pass
         try:
-            yield
+            yield ticket
         finally:
             with self._lock:
                 del self._holders[ticket]
@@ -80,18 +106,29 @@ class Turnstile:
     def _admit(self) -> None:
         while self._waiting and len(self._holders) < self._places:
             ticket, cancel = self._waiting.popleft()
-            self._holders[ticket] = (time.monotonic(), cancel)
+            now = time.monotonic()
+            self._holders[ticket] = _Holder(
+                cancel, now + self._patience_s, now + _PATIENCES_A_STREAM * self._patience_s
+            )
             ticket.set()
+
+    def _renew(self, ticket: threading.Event) -> None:
+        with self._lock:
+            holder = self._holders[ticket]
+            holder.until = min(time.monotonic() + self._patience_s, holder.until_at_most)
 
     def _cancel_slow(self) -> float:
         """Cancel who has had a place for too long, one for each that waits; return when to look again."""
         with self._lock:
-            slowest = list(itertools.islice(self._holders.values(), len(self._waiting)))
-        left_s = self._patience_s
-        for since, cancel in slowest:
-            own_left_s = since + self._patience_s - time.monotonic()
-            if own_left_s <= 0:
-                cancel()
-            else:
-                left_s = min(left_s, own_left_s)
-        return left_s
+            now = time.monotonic()
+            # Who does not leave when it is cancelled is stuck in our own code, and makes no room.
+            leaving = sum(holder.is_leaving(now, self._patience_s) for holder in self._holders.values())
+            over = [each for each in self._holders.values() if each.until <= now and not each.is_cancelled]
+            over.sort(key=lambda holder: holder.until)
+            for holder in over[: max(0, len(self._waiting) - leaving)]:
+                holder.is_cancelled = True
+                holder.until = now
+                # Under the lock: none is cancelled that has just left.
+                holder.cancel()
+            left_s = (each.until - now for each in self._holders.values() if each.until > now)
+            return min(left_s, default=self._patience_s)

@@ -16,8 +16,8 @@ def verify_clips(
 
     docs/format.md, "Next clips". Which clip it is within these bounds follows from the decrypted sum:
 
-    1. No clip exceeds the policy's, and none is below half of what it was, or the policy's if that is less.
-       The policy is that of the round that made the model.
+    1. No clip exceeds the policy's, and none is below half of what it was, or the policy's if that is less,
+       or 2^-40 of the policy's. The policy is that of the round that made the model.
     2. Where that policy's clip margin is 0, and in the genesis model, every clip is the policy's.
 
     Args:
@@ -35,7 +35,9 @@ def verify_clips(
             if maker is None or codec.clip_margin == 0:  # 2
                 lowest = (codec.clip,) * len(came)
             else:  # 1
-                lowest = tuple(min(codec.clip, each / 2) for each in before) or (0.0,) * len(came)
+                floor = codec.clip * 2.0**-40
+                lowest = tuple(min(codec.clip, each, max(each / 2, floor)) for each in before)
+                lowest = lowest or (0.0,) * len(came)
             yield from _compare(came, lowest, codec.clip, round_number=record.number)
         if record.finalised:
             maker = record

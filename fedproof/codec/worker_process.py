@@ -161,10 +161,10 @@ class WorkerProcess:
             self._discard()
 
     def _ask(self, requests: Sequence[Request]) -> memoryview:
-        if self._closed:
-            raise WorkerDied(f"codec worker: was closed before {requests[0].doing}")
         if self._child is not None and self._child.has_ended():
             self._discard()  # while it had nothing to do, so no request is to blame
+        if self._closed:
+            raise WorkerDied(f"codec worker: was closed before {requests[0].doing}")
         if self._child is None:
             self._child = start_worker()
             try:

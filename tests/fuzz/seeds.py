@@ -94,8 +94,8 @@ def of_workers() -> Seeds:
 
     chunk = reply(workers.CHUNK)
     yield "worker_reply", "valid_add", b"\x00" + 2 * reply(b"")
-    yield "worker_reply", "valid_take", b"\x01" + reply(b"") + reply(b"sum")
-    yield "worker_reply", "valid_sum", b"\x02" + 3 * reply(b"") + reply(b"sum")
+    yield "worker_reply", "valid_take", b"\x01" + reply(b"") + reply(bytes(workers.SUM_BYTES))
+    yield "worker_reply", "valid_sum", b"\x02" + 3 * reply(b"") + reply(bytes(workers.SUM_BYTES))
     yield "worker_reply", "valid_decode", b"\x03" + reply(bytes(8 * workers.VALUES))
     yield "worker_reply", "valid_encode", b"\x04" + chunk
     yield "worker_reply", "valid_encode_residual", b"\x05" + reply(workers.CHUNK + bytes(4 * workers.VALUES))

@@ -11,7 +11,7 @@ from tests.fuzz.targets import all_targets
 
 TARGETS = all_targets()
 
-MOST_BYTES = 300_000
+MOST_BYTES = 400_000
 
 
 @pytest.mark.parametrize("name", TARGETS)

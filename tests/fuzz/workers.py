@@ -20,6 +20,7 @@ from tests.fuzz.registry import refusing, target
 
 VALUES: Final = 5
 CHUNK: Final = bytes(PARAMETERS.update_frame_bytes)
+SUM_BYTES: Final = PARAMETERS.aggregate_frame_bytes
 STARTED: Final = bytes([Kind.DONE, 0, 0, 0, 0])
 
 
@@ -68,7 +69,7 @@ def taken_over(replies: bytes) -> Iterator[CodecWorkers]:
         yield workers
 
 
-@target(max_bytes=20_000)
+@target(max_bytes=60_000)
 def worker_reply(raw: bytes) -> None:
     """`CodecWorkers`: replies of a worker. The first byte chooses what it was asked."""
     ask = _QUESTIONS[raw[0] % len(_QUESTIONS)] if raw else _add

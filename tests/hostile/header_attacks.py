@@ -76,8 +76,8 @@ def _of_starts() -> Iterator[Attack]:
         "header_of_100000_digests",
         "a header of 3 MiB in place of the committed one",
         lambda world: upload(world, start_of(world, many)) if world.committed_update(0) else None,
-        TOO_EARLY,
-        "header of 100000 chunks: expected the root",
+        INVALID,
+        "header: chunks: expected 3, got 100000",
     )
 
 
@@ -87,7 +87,7 @@ def _send_in_round(world: World, *, number: int) -> object:
 
 def _send_digest_of(world: World, *, size: int) -> object:
     manifest = world.committed_update(0).raw_manifest
-    return upload(world, start_of(world, wire.Header(manifest=manifest, chunk_digests=[bytes(size)])))
+    return upload(world, start_of(world, wire.Header(manifest=manifest, chunk_digests=[bytes(size)] * 3)))
 
 
 def _of_manifests() -> Iterator[Attack]:

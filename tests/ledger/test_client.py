@@ -141,19 +141,6 @@ def test_catch_up_replays_only_what_is_new(federation: Federation) -> None:
     assert federation.admin.catch_up(history) == []
 
 
-def test_blocks_without_events_cost_no_logs(federation: Federation) -> None:
-    """Blocks in which nothing has happened, as the contract's hash says, are not searched for logs."""
-    history = History()
-    federation.admin.catch_up(history)
-    federation.chain.tester.mine_block()
-    federation.chain.provider.requests.clear()
-    assert federation.admin.catch_up(history) == []
-    assert "eth_getLogs" not in federation.chain.provider.requests
-    federation.aggregator.open_round(1)
-    assert len(federation.admin.catch_up(history)) == 1
-    assert federation.chain.provider.requests.count("eth_getLogs") == 1
-
-
 def test_catch_up_notices_an_event_left_out(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint that leaves an event out is caught by the contract's hash."""
     whole = federation.admin.events(0, federation.admin.block_number())
