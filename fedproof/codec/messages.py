@@ -17,6 +17,8 @@ from typing import Final
 
 import numpy as np
 
+from fedproof.errors import ConfigurationError, FedproofError, MalformedMessage, SumLost, UpdateRefused
+
 Part = bytes | memoryview
 
 _HEAD: Final = struct.Struct("<BI")
@@ -50,6 +52,14 @@ class Kind(IntEnum):
     CONFIGURATION_ERROR = 67
     SUM_LOST = 68
 
+
+# What a refusal is at the daemon's end.
+ERRORS: Final[dict[Kind, type[FedproofError]]] = {
+    Kind.MALFORMED_MESSAGE: MalformedMessage,
+    Kind.UPDATE_REFUSED: UpdateRefused,
+    Kind.CONFIGURATION_ERROR: ConfigurationError,
+    Kind.SUM_LOST: SumLost,
+}
 
 # What each request may be refused with. A worker that was taken over could else choose an error that nobody
 # expects there, and end its daemon with it.

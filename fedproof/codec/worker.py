@@ -25,6 +25,7 @@ from fedproof.codec.cipher import SumDecryptor, UpdateEncryptor
 from fedproof.codec.messages import (
     DECODE,
     ENCODE,
+    ERRORS,
     REFUSALS,
     RUN,
     START,
@@ -39,7 +40,7 @@ from fedproof.codec.quantise import compute_residual, quantise
 from fedproof.codec.scaling import expand_runs
 from fedproof.codec.secret_key import SecretKey
 from fedproof.codec.update import ChunkSum, Codec
-from fedproof.errors import ConfigurationError, MalformedMessage, UpdateRefused
+from fedproof.errors import SumLost
 
 # What a worker may allocate, and what beside for each sum that it holds: twice what 16 frames take. It needs
 # a tenth, most of that for libraries; the limit is against what nobody has thought of.
@@ -50,16 +51,7 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _PR_SET_DUMPABLE: Final = 4
 
 
-class SumLost(Exception):
-    """The sum of that number is not what the daemon takes it for: an earlier process held it."""
-
-
-_ERRORS: Final = {
-    MalformedMessage: Kind.MALFORMED_MESSAGE,
-    UpdateRefused: Kind.UPDATE_REFUSED,
-    ConfigurationError: Kind.CONFIGURATION_ERROR,
-    SumLost: Kind.SUM_LOST,
-}
+_KINDS: Final = {error: kind for kind, error in ERRORS.items()}
 
 
 class Worker:
@@ -160,10 +152,10 @@ def _answer_all(connection: socket.socket) -> NoReturn:
                 raise ValueError("expected a request to start first")
             else:
                 reply = worker.answer(kind, body)
-        except tuple(_ERRORS) as error:
-            if _ERRORS[type(error)] not in REFUSALS[kind]:
+        except tuple(_KINDS) as error:
+            if _KINDS[type(error)] not in REFUSALS[kind]:
                 raise  # a crash: a full disk, say, is nothing that a peer's chunk could be refused for
-            send_message(connection, _ERRORS[type(error)], str(error).encode())
+            send_message(connection, _KINDS[type(error)], str(error).encode())
         else:
             send_message(connection, Kind.DONE, *reply)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fedproof.codec.messages import (
+    ERRORS,
     LARGEST_CHUNK,
     REFUSALS,
     START,
@@ -27,8 +28,6 @@ from fedproof.errors import (
     DeadlyRequest,
     FedproofError,
     MalformedMessage,
-    SumLost,
-    UpdateRefused,
     WorkerDied,
 )
 
@@ -38,13 +37,6 @@ TIMEOUT_S: Final = 120.0
 _LONGEST_TEXT: Final = 1000
 
 _NEED_KEY: Final = {Kind.ENCODE: "encoded", Kind.DECODE: "decoded"}
-
-_ERRORS: Final[dict[Kind, type[FedproofError]]] = {
-    Kind.MALFORMED_MESSAGE: MalformedMessage,
-    Kind.UPDATE_REFUSED: UpdateRefused,
-    Kind.CONFIGURATION_ERROR: ConfigurationError,
-    Kind.SUM_LOST: SumLost,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +183,7 @@ class WorkerProcess:
                 return body
             if kind not in REFUSALS[request.kind]:
                 raise ValueError(f"expected no {kind!r} in reply to {request.kind!r}")
-            error = _ERRORS[kind](str(body[:_LONGEST_TEXT], "utf-8", "replace"))
+            error = ERRORS[kind](str(body[:_LONGEST_TEXT], "utf-8", "replace"))
         except (OSError, EOFError, ValueError, KeyError) as died:
             self._discard()
             raise _Died(request.doing) from died

@@ -366,7 +366,9 @@ def test_a_chunk_that_waited_for_an_older_round_is_in_no_other_sum(world: World,
     with ThreadPoolExecutor(1) as pool:
         with summation._entered(1, terms):
             waiting = pool.submit(add_late)
+            deadline_s = time.monotonic() + 60
             while summation._growing is not None:
+                assert time.monotonic() < deadline_s
                 time.sleep(0.01)
             if meanwhile == "the round ends":
                 summation.close(2)
