@@ -54,7 +54,7 @@ generate: install tools ## regenerate protobuf code and contract artifacts
 	$(BIN)/python scripts/compile_contracts.py
 
 # bench-codec makes a virtual environment for NVFlare, unless FEDPROOF_BENCH_NVFLARE names one. Left out of `bench` is
-# bench-compression: over an hour. ARGS are one benchmark's options: make bench-codec ARGS=--help
+# bench-compression: over two hours. ARGS are one benchmark's options: make bench-codec ARGS=--help
 bench: install ## the figures of docs/benchmarks.md, on a quiet machine (about half an hour)
 	$(MAKE) -j1 bench-end_to_end bench-codec bench-round bench-aggregator_memory ARGS=
 
