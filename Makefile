@@ -2,14 +2,15 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+SLITHER := .venv-slither
 # The CPU build of PyTorch: the default index serves gigabytes of CUDA libraries that nothing here uses.
 # An index that cannot be reached is passed over.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help install tools demo test fuzz check format generate bench clean
+.PHONY: help install tools demo test fuzz check format generate contracts-test contracts-campaign contracts-slither gas bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## install everything into .venv
 
@@ -53,13 +54,32 @@ generate: install tools ## regenerate protobuf code and contract artifacts
 	$(BIN)/python scripts/generate_protos.py
 	$(BIN)/python scripts/compile_contracts.py
 
+contracts-test: install tools ## the contracts in Foundry: unit tests, invariants (bounded), gas, coverage
+	$(BIN)/python scripts/test_contracts.py check
+
+# ARGS are the script's options: make contracts-campaign ARGS="--calls 100000"
+contracts-campaign: install tools ## the invariants, over ten million calls
+	$(BIN)/python scripts/test_contracts.py campaign $(ARGS)
+
+contracts-slither: install tools $(SLITHER)/installed ## static analysis of the contracts
+	$(BIN)/python scripts/test_contracts.py slither
+
+# Slither wants an older web3 than the rest of this repository.
+$(SLITHER)/installed:
+	$(PYTHON) -m venv $(SLITHER)
+	$(SLITHER)/bin/pip install --quiet slither-analyzer==0.11.6
+	@touch $@
+
+gas: install tools ## write the gas figures of the contracts anew
+	$(BIN)/python scripts/test_contracts.py gas
+
 # bench-codec makes a virtual environment for NVFlare, unless FEDPROOF_BENCH_NVFLARE names one. Left out of `bench` is
 # bench-compression: over two hours. ARGS are one benchmark's options: make bench-codec ARGS=--help
 bench: install ## the figures of docs/benchmarks.md, on a quiet machine (about half an hour)
 	$(MAKE) -j1 bench-end_to_end bench-codec bench-round bench-aggregator_memory ARGS=
 
-bench-%: install ## one benchmark: end_to_end, codec, round (10 minutes or less each), aggregator_memory, compression
+bench-%: install ## one benchmark: end_to_end, codec, round, quorum (10 minutes or less each), aggregator_memory, compression
 	$(BIN)/python benchmarks/$*.py $(ARGS)
 
 clean: ## remove the environment and all runs
-	rm -rf $(VENV) runs contracts/node_modules
+	rm -rf $(VENV) $(SLITHER) runs contracts/node_modules contracts/out contracts/cache

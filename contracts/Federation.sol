@@ -2,61 +2,96 @@
 pragma solidity 0.8.30;
 
 import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {InclusionProof} from "./InclusionProof.sol";
 import {IFederation} from "./interfaces/IFederation.sol";
 
 /// @title The ledger of one federation
 /// @notice Immutable. Roles decide who takes part and who drives the rounds; nobody can rewrite a round.
 /// @dev The state machine of a round:
 ///
-///     None --openRound--> Open --seal--> Sealed --publishAggregate--> Aggregated --finalise--> Finalised
-///                           \---------------\----------------------------\------fail--> Failed
+///     None --openRound--> Open --seal--> Sealed --publishAggregate--> Aggregated --attest, finalise--> Finalised
+///                                                                       \--proposeResult--> Proposed --finalise--^
 ///
-/// Only the current round is ever in one of the three middle phases.
+/// From each of the four phases in the middle, `fail` leads to Failed; so does a dispute or a contradiction, once there
+/// is something to object to. Only the newest round is kept: what came before is in the events and in `historyHash`.
+///
+/// The price of a transaction is the storage slots that it changes, so what changes together stands together: a
+/// commitment changes its member's slot and the round's, and enters `historyHash` with the seal.
 contract Federation is IFederation, AccessControl {
-    /// @notice Drives the rounds: opens, seals, publishes and may give up.
+    /// @notice Drives the rounds: opens, anchors, seals, publishes, proposes and may give up.
     bytes32 public constant AGGREGATOR_ROLE = keccak256("AGGREGATOR_ROLE");
+
+    bytes32 private constant DOMAIN_TYPE =
+        keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
+    bytes32 private constant DOMAIN_NAME = keccak256("fedproof");
+    bytes32 private constant DOMAIN_VERSION = keccak256("1");
+    bytes32 private constant COMMITMENT_TYPE = keccak256(
+        "Commitment(uint24 round,address node,bytes32 baseModel,bytes32 updateRoot,uint32 examples,uint64 nonce)"
+    );
+    bytes32 private constant ATTESTATION_TYPE = keccak256("Attestation(uint24 round,address node,bytes32 modelDigest)");
+
+    /// @dev Of the rounds that failed by an objection and not by `fail`.
+    uint8 private constant REASON_DISAGREEMENT = 5;
+    uint8 private constant REASON_DISPUTE = 6;
+    /// @dev Added to the reason of a node that committed by transaction and in the batch, too.
+    uint8 private constant LEAF_TOO = 128;
 
     /// @inheritdoc IFederation
     bytes32 public historyHash;
     /// @inheritdoc IFederation
     bytes32 public headModel;
     /// @inheritdoc IFederation
-    uint32 public currentRound;
+    bytes32 public candidate;
     /// @inheritdoc IFederation
-    uint32 public currentEpoch;
+    bytes32 public policyDigest;
     /// @inheritdoc IFederation
-    uint32 public policyVersion;
-    /// @inheritdoc IFederation
-    uint16 public admittedCount;
+    /// @dev No immutable: the code on chain is compared with the artifact's, byte by byte.
+    // slither-disable-next-line immutable-states
+    address public predecessor;
     /// @inheritdoc IFederation
     address public keyMaker;
-    /// @inheritdoc IFederation
-    mapping(uint32 round => mapping(bytes32 modelDigest => uint16)) public attestations;
 
+    State private _state;
+    Round private _round;
+    Privacy private _privacy;
     mapping(address node => Member) private _members;
-    mapping(uint32 number => Round) private _rounds;
-    mapping(uint32 version => Policy) private _policies;
 
-    constructor(address admin, address aggregator) {
+    constructor(address admin, address aggregator, address predecessor_) {
         if (admin == address(0) || aggregator == address(0)) revert ZeroAddress();
         _grantRole(DEFAULT_ADMIN_ROLE, admin);
         _grantRole(AGGREGATOR_ROLE, aggregator);
+        if (predecessor_ == address(0)) return;
+
+        IFederation before = IFederation(predecessor_);
+        if (before.currentRound().phase != Phase.Retired) revert NotRetired(predecessor_);
+        bytes32 finalHash = before.historyHash();
+        bytes32 head = before.headModel();
+        predecessor = predecessor_;
+        headModel = head;
+        _record(keccak256(abi.encode(Succeeded.selector, predecessor_, finalHash, head)));
+        emit Succeeded(predecessor_, finalHash, head);
     }
 
     // Membership
 
     /// @inheritdoc IFederation
-    function register(bytes32 wrappingKeyDigest, bytes32 certificateDigest) external {
+    function register(bytes32 wrappingKeyDigest, bytes32 certificateDigest, bytes32 metadataDigest) external {
         if (wrappingKeyDigest == 0 || certificateDigest == 0) revert ZeroDigest();
         Member storage node = _members[msg.sender];
         MemberStatus status = node.status;
-        if (status != MemberStatus.None && status != MemberStatus.Applied) {
+        if (status == MemberStatus.Admitted || status == MemberStatus.Suspended) {
             revert WrongStatus(msg.sender, MemberStatus.Applied, status);
         }
 
         node.status = MemberStatus.Applied;
-        _record(keccak256(abi.encode(MemberApplied.selector, msg.sender, wrappingKeyDigest, certificateDigest)));
-        emit MemberApplied(msg.sender, wrappingKeyDigest, certificateDigest);
+        _record(
+            keccak256(
+                abi.encode(MemberApplied.selector, msg.sender, wrappingKeyDigest, certificateDigest, metadataDigest)
+            )
+        );
+        emit MemberApplied(msg.sender, wrappingKeyDigest, certificateDigest, metadataDigest);
     }
 
     /// @inheritdoc IFederation
@@ -67,37 +102,51 @@ contract Federation is IFederation, AccessControl {
             revert WrongStatus(node, MemberStatus.Applied, status);
         }
 
-        // A round that is under way has its cohort already, and one that has ended takes nobody either.
-        uint32 firstRound = currentRound + 1;
+        // Nobody joins a round that is under way, and nobody who is in one is taken out by a new admission.
+        uint24 current = _round.number;
+        uint24 firstRound = _isUnderWay() && _isMemberOf(admitted, current) ? current : current + 1;
         admitted.status = MemberStatus.Admitted;
-        admitted.firstRound = firstRound;
-        ++admittedCount;
+        admitted.boundary = firstRound;
+        ++_state.admitted;
+        _changeMembership();
         _record(keccak256(abi.encode(MemberAdmitted.selector, node, firstRound)));
         emit MemberAdmitted(node, firstRound);
     }
 
     /// @inheritdoc IFederation
     function suspend(address node) external onlyRole(DEFAULT_ADMIN_ROLE) {
-        Member storage suspended = _members[node];
-        if (suspended.status != MemberStatus.Admitted) {
-            revert WrongStatus(node, MemberStatus.Admitted, suspended.status);
-        }
-
-        suspended.status = MemberStatus.Suspended;
-        --admittedCount;
+        _dismiss(node, MemberStatus.Suspended);
         _record(keccak256(abi.encode(MemberSuspended.selector, node)));
         emit MemberSuspended(node);
+    }
+
+    /// @inheritdoc IFederation
+    function leave() external {
+        _dismiss(msg.sender, MemberStatus.Left);
+        _record(keccak256(abi.encode(MemberLeft.selector, msg.sender)));
+        emit MemberLeft(msg.sender);
+    }
+
+    /// @inheritdoc IFederation
+    function rotateKeys(bytes32 wrappingKeyDigest, bytes32 certificateDigest) external {
+        if (wrappingKeyDigest == 0 || certificateDigest == 0) revert ZeroDigest();
+        _requireAdmitted(msg.sender);
+
+        // Not a change of membership: otherwise one node could make every epoch stale.
+        _record(keccak256(abi.encode(KeysRotated.selector, msg.sender, wrappingKeyDigest, certificateDigest)));
+        emit KeysRotated(msg.sender, wrappingKeyDigest, certificateDigest);
     }
 
     // Policy and keys
 
     /// @inheritdoc IFederation
-    function adoptPolicy(Policy calldata policy_, bytes32 genesisModel) external onlyRole(DEFAULT_ADMIN_ROLE) {
-        if (policy_.digest == 0) revert ZeroDigest();
+    function adoptPolicy(Policy calldata policy, bytes32 genesisModel) external onlyRole(DEFAULT_ADMIN_ROLE) {
+        if (policy.digest == 0) revert ZeroDigest();
         // The sum of a single update would be that update.
         if (
-            policy_.minContributors < 2 || policy_.attestationQuorum == 0 || policy_.maxExamples == 0
-                || policy_.commitWindow == 0 || policy_.aggregateWindow == 0 || policy_.attestWindow == 0
+            policy.minContributors < 2 || policy.attestationQuorum == 0 || policy.maxExamples == 0
+                || policy.commitWindow == 0 || policy.aggregateWindow == 0 || policy.attestWindow == 0
+                || (policy.batching && policy.attestWindow >= policy.commitWindow)
         ) revert InvalidPolicy();
         bytes32 head = headModel;
         if (head == 0) {
@@ -106,173 +155,332 @@ contract Federation is IFederation, AccessControl {
             headModel = genesisModel;
         }
 
-        uint32 version = ++policyVersion;
-        _policies[version] = policy_;
-        _record(keccak256(abi.encode(PolicyAdopted.selector, version, policy_, head)));
-        emit PolicyAdopted(version, policy_, head);
+        uint24 version = _state.policyVersion + 1;
+        _state.policyVersion = version;
+        _state.minContributors = policy.minContributors;
+        _state.attestationQuorum = policy.attestationQuorum;
+        _state.maxExamples = policy.maxExamples;
+        _state.commitWindow = policy.commitWindow;
+        _state.aggregateWindow = policy.aggregateWindow;
+        _state.attestWindow = policy.attestWindow;
+        _state.batching = policy.batching;
+        _state.isAccounted = policy.privacyBudget != 0;
+        _privacy.cost = policy.privacyCost;
+        _privacy.budget = policy.privacyBudget;
+        policyDigest = policy.digest;
+        _record(keccak256(abi.encode(PolicyAdopted.selector, version, policy, head)));
+        emit PolicyAdopted(version, policy, head);
     }
 
     /// @inheritdoc IFederation
-    function requestEpoch(address keyMaker_) external onlyRole(DEFAULT_ADMIN_ROLE) {
-        MemberStatus status = _members[keyMaker_].status;
-        if (status != MemberStatus.Admitted) revert NotAdmitted(keyMaker_, status);
+    function approvePolicy(uint24 version, bytes32 digest) external {
+        if (version == 0 || version != _state.policyVersion || digest != policyDigest) {
+            revert WrongPolicy(_state.policyVersion, policyDigest, digest);
+        }
+        _requireAdmitted(msg.sender);
 
-        keyMaker = keyMaker_;
-        uint32 epoch = currentEpoch + 1;
-        _record(keccak256(abi.encode(EpochRequested.selector, epoch, keyMaker_)));
-        emit EpochRequested(epoch, keyMaker_);
+        _record(keccak256(abi.encode(PolicyApproved.selector, version, msg.sender, digest)));
+        emit PolicyApproved(version, msg.sender, digest);
     }
 
     /// @inheritdoc IFederation
-    function publishEpoch(uint32 epoch, bytes32 contextDigest, bytes32 wrappedKeysRoot) external {
-        uint32 next = currentEpoch + 1;
+    function requestEpoch(address node) external onlyRole(DEFAULT_ADMIN_ROLE) {
+        _requireAdmitted(node);
+
+        // slither-disable-next-line missing-zero-check (the zero address is never admitted)
+        keyMaker = node;
+        uint24 epoch = _state.epoch + 1;
+        _record(keccak256(abi.encode(EpochRequested.selector, epoch, node)));
+        emit EpochRequested(epoch, node);
+    }
+
+    /// @inheritdoc IFederation
+    function publishEpoch(
+        uint24 epoch,
+        bytes32 contextDigest,
+        bytes32 wrappedKeysRoot,
+        uint32 membership
+    ) external {
+        uint24 next = _state.epoch + 1;
         if (epoch != next) revert WrongEpoch(next, epoch);
         if (msg.sender != keyMaker) revert NotKeyMaker(epoch, keyMaker, msg.sender);
-        MemberStatus status = _members[msg.sender].status;
-        if (status != MemberStatus.Admitted) revert NotAdmitted(msg.sender, status);
+        _requireAdmitted(msg.sender);
         if (contextDigest == 0 || wrappedKeysRoot == 0) revert ZeroDigest();
+        if (membership != _state.membership) revert StaleEpoch(epoch, _state.membership);
 
-        currentEpoch = epoch;
+        _state.epoch = epoch;
+        _state.isEpochStale = false;
         delete keyMaker;
-        _record(keccak256(abi.encode(EpochPublished.selector, epoch, contextDigest, wrappedKeysRoot)));
-        emit EpochPublished(epoch, contextDigest, wrappedKeysRoot);
+        _record(keccak256(abi.encode(EpochPublished.selector, epoch, contextDigest, wrappedKeysRoot, membership)));
+        emit EpochPublished(epoch, contextDigest, wrappedKeysRoot, membership);
     }
 
     // Rounds
 
     /// @inheritdoc IFederation
-    function openRound(uint32 number) external onlyRole(AGGREGATOR_ROLE) {
-        uint32 previous = currentRound;
+    function openRound(uint24 number) external onlyRole(AGGREGATOR_ROLE) {
+        uint24 previous = _round.number;
         if (number != previous + 1) revert WrongRound(previous + 1, number);
-        Phase phase = _rounds[previous].phase;
-        if (phase != Phase.None && phase != Phase.Finalised && phase != Phase.Failed) revert WrongPhase(previous, phase);
-        uint32 version = policyVersion;
-        if (version == 0) revert NoPolicy();
-        uint32 epoch = currentEpoch;
-        if (epoch == 0) revert NoEpoch();
-        Policy memory adopted = _policies[version];
-        uint16 cohort = admittedCount;
-        if (cohort < adopted.minContributors) revert QuorumNotReached(number, cohort, adopted.minContributors);
-        if (cohort < adopted.attestationQuorum) revert QuorumNotReached(number, cohort, adopted.attestationQuorum);
-        if (2 * uint256(adopted.attestationQuorum) <= cohort) {
-            revert QuorumAmbiguous(number, adopted.attestationQuorum, cohort);
+        if (_isUnderWay()) revert WrongPhase(previous, _round.phase);
+        State memory terms = _state;
+        if (terms.policyVersion == 0) revert NoPolicy();
+        if (terms.epoch == 0) revert NoEpoch();
+        if (terms.isEpochStale) revert StaleEpoch(terms.epoch, terms.membership);
+        uint16 cohort = terms.admitted;
+        if (cohort < terms.minContributors) revert QuorumNotReached(number, cohort, terms.minContributors);
+        if (cohort < terms.attestationQuorum) revert QuorumNotReached(number, cohort, terms.attestationQuorum);
+        if (2 * uint256(terms.attestationQuorum) <= cohort) {
+            revert QuorumAmbiguous(number, terms.attestationQuorum, cohort);
         }
 
-        uint40 deadline = _after(adopted.commitWindow);
-        currentRound = number;
-        _rounds[number] = Round({
+        uint40 deadline = _after(terms.commitWindow);
+        _round = Round({
+            number: number,
             phase: Phase.Open,
-            minContributors: adopted.minContributors,
-            attestationQuorum: adopted.attestationQuorum,
+            deadline: deadline,
             cohort: cohort,
-            maxExamples: adopted.maxExamples,
-            policyVersion: version,
-            epoch: epoch,
-            deadline: deadline
+            committed: 0,
+            batched: 0,
+            attested: 0,
+            minContributors: terms.minContributors,
+            attestationQuorum: terms.attestationQuorum,
+            maxExamples: terms.maxExamples,
+            aggregateWindow: terms.aggregateWindow,
+            attestWindow: terms.attestWindow,
+            batching: terms.batching
         });
         bytes32 baseModel = headModel;
-        _record(keccak256(abi.encode(RoundOpened.selector, number, version, epoch, baseModel, deadline)));
-        emit RoundOpened(number, version, epoch, baseModel, deadline);
+        _record(
+            keccak256(
+                abi.encode(RoundOpened.selector, number, terms.policyVersion, terms.epoch, baseModel, deadline)
+            )
+        );
+        emit RoundOpened(number, terms.policyVersion, terms.epoch, baseModel, deadline);
+        if (terms.isAccounted) _spendPrivacy(number);
     }
 
     /// @inheritdoc IFederation
-    /// @dev Touches three storage slots: the round, the member and the history hash.
-    function commit(uint32 number, bytes32 updateRoot, uint32 examples) external {
-        Round storage current = _requirePhase(number, Phase.Open);
-        _requireInTime(number, current.deadline);
-        Member storage node = _requireInCohort(number);
-        if (node.lastCommitted == number) revert AlreadyCommitted(number, msg.sender);
+    /// @dev Changes two storage slots: the member's and the round's.
+    function commit(uint24 number, bytes32 updateRoot, uint32 examples) external {
         if (updateRoot == 0) revert ZeroDigest();
-        if (examples == 0 || examples > current.maxExamples) revert ExamplesOutOfRange(examples, current.maxExamples);
+        bytes24 commitment = bytes24(keccak256(abi.encode(number, msg.sender, updateRoot, examples)));
+        Round storage current = _round;
+        uint16 committed;
+        {
+            // Read side by side, a slot is loaded once.
+            (uint24 currentNumber, Phase phase, uint40 deadline) = (current.number, current.phase, current.deadline);
+            uint32 maxExamples = current.maxExamples;
+            committed = current.committed;
+            if (number != currentNumber) revert WrongRound(currentNumber, number);
+            if (phase != Phase.Open) revert WrongPhase(number, phase);
+            if (block.timestamp > deadline) revert DeadlinePassed(number, deadline, uint40(block.timestamp));
+            if (examples == 0 || examples > maxExamples) revert ExamplesOutOfRange(examples, maxExamples);
+        }
+        Member storage node = _members[msg.sender];
+        (MemberStatus status, uint24 boundary, uint24 lastRound) = (node.status, node.boundary, node.lastRound);
+        if (!_isMemberOf(status, boundary, number)) revert NotInCohort(number, msg.sender);
+        if (lastRound == number) revert AlreadyCommitted(number, msg.sender);
 
-        node.lastCommitted = number;
-        _record(keccak256(abi.encode(UpdateCommitted.selector, number, msg.sender, updateRoot, examples)));
+        (node.lastRound, node.hasAttested, node.commitment) = (number, false, commitment);
+        current.committed = committed + 1;
         emit UpdateCommitted(number, msg.sender, updateRoot, examples);
     }
 
     /// @inheritdoc IFederation
-    function seal(
-        uint32 number,
-        address[] calldata contributors,
-        address[] calldata excluded,
-        uint8[] calldata reasons
-    ) external onlyRole(AGGREGATOR_ROLE) {
+    function anchorCommitments(uint24 number, bytes32 root, uint16 count) external onlyRole(AGGREGATOR_ROLE) {
         Round storage current = _requirePhase(number, Phase.Open);
-        if (excluded.length != reasons.length) revert LengthMismatch(excluded.length, reasons.length);
-        if (contributors.length < current.minContributors) {
-            revert QuorumNotReached(number, contributors.length, current.minContributors);
-        }
-        if (contributors.length != current.cohort && block.timestamp <= current.deadline) {
-            revert DeadlineNotReached(number, current.deadline, uint40(block.timestamp));
-        }
-        _requireCommittedAscending(number, contributors);
-        _requireCommittedAscending(number, excluded);
-        _requireDisjoint(number, contributors, excluded);
+        if (!current.batching) revert BatchingNotAllowed(number);
+        if (current.batched != 0) revert AlreadyAnchored(number);
+        if (root == 0) revert ZeroDigest();
+        if (count == 0 || count > current.cohort) revert CountOutOfRange(count, 1, current.cohort);
+        // A node that is left out has this long to commit by itself.
+        uint40 latest = current.deadline - current.attestWindow;
+        if (block.timestamp > latest) revert DeadlinePassed(number, latest, uint40(block.timestamp));
 
-        uint40 deadline = _after(_policies[current.policyVersion].aggregateWindow);
-        _enter(current, Phase.Sealed, deadline);
-        _record(keccak256(abi.encode(RoundSealed.selector, number, contributors, excluded, reasons, deadline)));
-        emit RoundSealed(number, contributors, excluded, reasons, deadline);
+        current.batched = count;
+        _record(keccak256(abi.encode(CommitmentsAnchored.selector, number, root, count)));
+        emit CommitmentsAnchored(number, root, count);
     }
 
     /// @inheritdoc IFederation
-    function publishAggregate(uint32 number, bytes32 aggregateRoot) external onlyRole(AGGREGATOR_ROLE) {
+    function seal(uint24 number, address[] calldata nodes, bytes calldata reasons) external {
+        Round storage current = _requirePhase(number, Phase.Open);
+        if (nodes.length != reasons.length) revert LengthMismatch(nodes.length, reasons.length);
+        (bytes32 commitments, uint256 committed, uint256 excluded, uint256 doubled) =
+            _readCommitments(number, nodes, reasons);
+        if (committed != current.committed) revert CommitmentsMissing(number, current.committed, committed);
+        // Whoever is excluded was counted: by transaction, or in the batch.
+        uint256 all = uint256(current.committed) + current.batched;
+        uint256 contributors = all < excluded + doubled ? 0 : all - excluded - doubled;
+        if (contributors < current.minContributors) {
+            revert QuorumNotReached(number, contributors, current.minContributors);
+        }
+        if (contributors > current.cohort) revert CountOutOfRange(contributors, 0, current.cohort);
+        if (!hasRole(AGGREGATOR_ROLE, msg.sender)) {
+            _requireOverdue(current);
+            if (excluded != 0) revert ExclusionNotAllowed(number, msg.sender);
+        } else if (contributors != current.cohort && block.timestamp <= current.deadline) {
+            revert DeadlineNotReached(number, current.deadline, uint40(block.timestamp));
+        }
+
+        uint40 deadline = _after(current.aggregateWindow);
+        _enter(current, Phase.Sealed, deadline);
+        _record(keccak256(abi.encode(RoundSealed.selector, number, nodes, reasons, deadline, commitments)));
+        emit RoundSealed(number, nodes, reasons, deadline);
+    }
+
+    /// @inheritdoc IFederation
+    function publishAggregate(uint24 number, bytes32 aggregateRoot) external onlyRole(AGGREGATOR_ROLE) {
         Round storage current = _requirePhase(number, Phase.Sealed);
-        _requireInTime(number, current.deadline);
+        _requireInTime(current);
         if (aggregateRoot == 0) revert ZeroDigest();
 
-        uint40 deadline = _after(_policies[current.policyVersion].attestWindow);
+        uint40 deadline = _after(current.attestWindow);
         _enter(current, Phase.Aggregated, deadline);
         _record(keccak256(abi.encode(AggregatePublished.selector, number, aggregateRoot, deadline)));
         emit AggregatePublished(number, aggregateRoot, deadline);
     }
 
     /// @inheritdoc IFederation
-    function attest(uint32 number, bytes32 modelDigest) external {
-        // Rounds before the current one take no more attestations, although they stay `Finalised`.
-        if (number != currentRound) revert WrongRound(currentRound, number);
-        Round storage current = _rounds[number];
-        if (current.phase == Phase.Aggregated) _requireInTime(number, current.deadline);
-        else if (current.phase != Phase.Finalised) revert WrongPhase(number, current.phase);
+    function attest(uint24 number, bytes32 modelDigest) external {
+        Round storage current = _round;
+        Phase phase = current.phase;
+        if (number != current.number) revert WrongRound(current.number, number);
+        if (phase == Phase.Aggregated || phase == Phase.Proposed) _requireInTime(current);
+        else if (phase != Phase.Finalised) revert WrongPhase(number, phase);
         Member storage node = _requireInCohort(number);
-        if (node.lastAttested == number) revert AlreadyAttested(number, msg.sender);
+        bool isFirst = node.lastRound != number;
+        if (!isFirst && node.hasAttested) revert AlreadyAttested(number, msg.sender);
         if (modelDigest == 0) revert ZeroDigest();
 
-        node.lastAttested = number;
-        ++attestations[number][modelDigest];
+        if (isFirst) {
+            node.lastRound = number;
+            delete node.commitment;
+        }
+        node.hasAttested = true;
         _record(keccak256(abi.encode(ModelAttested.selector, number, msg.sender, modelDigest)));
         emit ModelAttested(number, msg.sender, modelDigest);
+        if (phase == Phase.Finalised) return;
+        if (!_hasCandidate(current)) candidate = modelDigest;
+        else if (candidate != modelDigest) return _fail(current, REASON_DISAGREEMENT);
+        if (++current.attested >= current.attestationQuorum) {
+            _finalise(current, modelDigest, new address[](0));
+        }
     }
 
     /// @inheritdoc IFederation
-    function finalise(uint32 number, bytes32 modelDigest) external {
+    function proposeResult(uint24 number, bytes32 modelDigest, bytes32 root, uint16 count)
+        external
+        onlyRole(AGGREGATOR_ROLE)
+    {
         Round storage current = _requirePhase(number, Phase.Aggregated);
-        uint16 count = attestations[number][modelDigest];
-        if (count < current.attestationQuorum) revert QuorumNotReached(number, count, current.attestationQuorum);
+        _requireInTime(current);
+        if (!current.batching) revert BatchingNotAllowed(number);
+        if (modelDigest == 0 || root == 0) revert ZeroDigest();
+        if (count < current.attestationQuorum || count > current.cohort) {
+            revert CountOutOfRange(count, current.attestationQuorum, current.cohort);
+        }
+        if (_hasCandidate(current) && candidate != modelDigest) revert ModelsDiffer(number, candidate, modelDigest);
 
-        headModel = modelDigest;
-        _enter(current, Phase.Finalised, 0);
-        _record(keccak256(abi.encode(RoundFinalised.selector, number, modelDigest, count)));
-        emit RoundFinalised(number, modelDigest, count);
+        candidate = modelDigest;
+        uint40 deadline = _after(current.attestWindow);
+        _enter(current, Phase.Proposed, deadline);
+        _record(keccak256(abi.encode(ResultProposed.selector, number, modelDigest, root, count, deadline)));
+        emit ResultProposed(number, modelDigest, root, count, deadline);
     }
 
     /// @inheritdoc IFederation
-    function fail(uint32 number, uint8 reason) external {
-        Round storage current = _rounds[number];
-        Phase phase = current.phase;
-        if (phase == Phase.None) revert WrongRound(currentRound, number);
-        if (phase == Phase.Finalised || phase == Phase.Failed) revert WrongPhase(number, phase);
-        if (!hasRole(AGGREGATOR_ROLE, msg.sender)) {
-            uint40 overdue = current.deadline + _policies[current.policyVersion].aggregateWindow;
-            if (block.timestamp <= overdue) revert DeadlineNotReached(number, overdue, uint40(block.timestamp));
+    function finalise(
+        uint24 number,
+        bytes32 modelDigest,
+        address[] calldata signers,
+        bytes[] calldata signatures
+    ) external {
+        Round storage current = _round;
+        if (number != current.number) revert WrongRound(current.number, number);
+        if (current.phase != Phase.Aggregated && current.phase != Phase.Proposed) {
+            revert WrongPhase(number, current.phase);
+        }
+        if (modelDigest == 0) revert ZeroDigest();
+        if (_hasCandidate(current) && candidate != modelDigest) revert ModelsDiffer(number, candidate, modelDigest);
+        if (signers.length != signatures.length) revert LengthMismatch(signers.length, signatures.length);
+        if (current.phase == Phase.Proposed && signers.length == 0) {
+            if (block.timestamp <= current.deadline) {
+                revert DeadlineNotReached(number, current.deadline, uint40(block.timestamp));
+            }
+        } else {
+            _requireSigned(number, modelDigest, signers, signatures);
+            uint256 count = current.attested + signers.length;
+            if (count < current.attestationQuorum) {
+                revert QuorumNotReached(number, count, current.attestationQuorum);
+            }
         }
 
-        _enter(current, Phase.Failed, 0);
-        _record(keccak256(abi.encode(RoundFailed.selector, number, phase, reason)));
-        emit RoundFailed(number, phase, reason);
+        _finalise(current, modelDigest, signers);
+    }
+
+    /// @inheritdoc IFederation
+    function dispute(uint24 number, Subject subject, uint32 index) external {
+        Round storage current = _round;
+        Phase phase = current.phase;
+        if (number != current.number) revert WrongRound(current.number, number);
+        if (phase != Phase.Sealed && phase != Phase.Aggregated && phase != Phase.Proposed) {
+            revert WrongPhase(number, phase);
+        }
+        _requireInCohort(number);
+
+        _record(keccak256(abi.encode(RoundDisputed.selector, number, msg.sender, subject, index)));
+        emit RoundDisputed(number, msg.sender, subject, index);
+        _fail(current, REASON_DISPUTE);
+    }
+
+    /// @inheritdoc IFederation
+    function fail(uint24 number, uint8 reason) external {
+        Round storage current = _round;
+        if (number == 0 || number != current.number) revert WrongRound(current.number, number);
+        if (!_isUnderWay()) revert WrongPhase(number, current.phase);
+        if (!hasRole(AGGREGATOR_ROLE, msg.sender)) _requireOverdue(current);
+
+        _fail(current, reason);
+    }
+
+    // Lineage
+
+    /// @inheritdoc IFederation
+    function releaseCheckpoint(bytes32 fileDigest) external onlyRole(DEFAULT_ADMIN_ROLE) {
+        bytes32 head = headModel;
+        if (fileDigest == 0 || head == 0) revert ZeroDigest();
+
+        _record(keccak256(abi.encode(CheckpointReleased.selector, head, fileDigest)));
+        emit CheckpointReleased(head, fileDigest);
+    }
+
+    /// @inheritdoc IFederation
+    function retire() external onlyRole(DEFAULT_ADMIN_ROLE) {
+        if (_isUnderWay()) revert WrongPhase(_round.number, _round.phase);
+
+        bytes32 head = headModel;
+        _record(keccak256(abi.encode(Retired.selector, head)));
+        _round.phase = Phase.Retired;
+        emit Retired(head);
     }
 
     // Views
+
+    /// @inheritdoc IFederation
+    function state() external view returns (State memory) {
+        return _state;
+    }
+
+    /// @inheritdoc IFederation
+    function privacy() external view returns (Privacy memory) {
+        return _privacy;
+    }
+
+    /// @inheritdoc IFederation
+    function currentRound() external view returns (Round memory) {
+        return _round;
+    }
 
     /// @inheritdoc IFederation
     function member(address node) external view returns (Member memory) {
@@ -280,24 +488,63 @@ contract Federation is IFederation, AccessControl {
     }
 
     /// @inheritdoc IFederation
-    function round(uint32 number) external view returns (Round memory) {
-        return _rounds[number];
+    function isInCohort(address node) external view returns (bool) {
+        return _round.number != 0 && _isMemberOf(_members[node], _round.number);
     }
 
     /// @inheritdoc IFederation
-    function policy() external view returns (Policy memory) {
-        return _policies[policyVersion];
+    function hashCommitment(
+        uint24 number,
+        address node,
+        bytes32 baseModel,
+        bytes32 updateRoot,
+        uint32 examples,
+        uint64 nonce
+    ) external view returns (bytes32) {
+        return _hashTyped(
+            keccak256(abi.encode(COMMITMENT_TYPE, number, node, baseModel, updateRoot, examples, nonce))
+        );
+    }
+
+    /// @inheritdoc IFederation
+    function hashAttestation(uint24 number, address node, bytes32 modelDigest) public view returns (bytes32) {
+        return _hashTyped(keccak256(abi.encode(ATTESTATION_TYPE, number, node, modelDigest)));
+    }
+
+    /// @inheritdoc IFederation
+    function isSignedBy(address node, bytes32 digest, bytes calldata signature) public view returns (bool) {
+        // Before the node's code is looked at, which costs 2,600 gas that most nodes, having none, save here.
+        // slither-disable-next-line unused-return (the third value only explains the second)
+        (address recovered, ECDSA.RecoverError failure,) = ECDSA.tryRecoverCalldata(digest, signature);
+        if (failure == ECDSA.RecoverError.NoError && recovered == node) return true;
+        return SignatureChecker.isValidERC1271SignatureNowCalldata(node, digest, signature);
+    }
+
+    /// @inheritdoc IFederation
+    function isIncluded(
+        bytes32 root,
+        uint256 size,
+        uint256 index,
+        bytes calldata leaf,
+        bytes32[] calldata path
+    ) external pure returns (bool) {
+        return InclusionProof.verify(root, size, index, leaf, path);
     }
 
     // Internals
 
-    /// @dev Chains one event into the history: `entry` is the hash of its topic and its arguments in order.
+    /// @dev Chains one event into the history: `entry` is the hash of its topic and its arguments in order. A retired
+    /// ledger records nothing more, so that a successor's link to its history stays true.
     function _record(bytes32 entry) private {
+        if (_round.phase == Phase.Retired) revert WrongPhase(_round.number, Phase.Retired);
         historyHash = keccak256(abi.encode(historyHash, entry));
     }
 
     /// @inheritdoc AccessControl
+    /// @dev Nobody becomes aggregator of a round that has begun: the admin would have power over it. To revoke the role is
+    /// possible at any time, and leaves the round to whoever fails it.
     function _grantRole(bytes32 role, address account) internal override returns (bool granted) {
+        if (role == AGGREGATOR_ROLE && _isUnderWay()) revert WrongPhase(_round.number, _round.phase);
         granted = super._grantRole(role, account);
         if (granted) _record(keccak256(abi.encode(RoleGranted.selector, role, account, msg.sender)));
     }
@@ -308,52 +555,160 @@ contract Federation is IFederation, AccessControl {
         if (revoked) _record(keccak256(abi.encode(RoleRevoked.selector, role, account, msg.sender)));
     }
 
+    /// @dev A round that is under way keeps the node in its cohort.
+    function _dismiss(address node, MemberStatus status) private {
+        Member storage dismissed = _requireAdmitted(node);
+        uint24 current = _round.number;
+        dismissed.boundary = _isUnderWay() && _isMemberOf(dismissed, current) ? current : 0;
+        dismissed.status = status;
+        --_state.admitted;
+        _changeMembership();
+    }
+
+    function _changeMembership() private {
+        ++_state.membership;
+        _state.isEpochStale = true;
+    }
+
+    function _spendPrivacy(uint24 number) private {
+        Privacy memory ledger = _privacy;
+        uint256 needed = uint256(ledger.spent) + ledger.cost;
+        if (needed > ledger.budget) revert BudgetExceeded(number, needed, ledger.budget);
+
+        // A round counts from its opening, also if it fails: an accountant errs on the side of privacy.
+        _privacy.spent = uint64(needed);
+        _record(keccak256(abi.encode(PrivacySpent.selector, number, ledger.cost, uint64(needed), ledger.budget)));
+        emit PrivacySpent(number, ledger.cost, uint64(needed), ledger.budget);
+    }
+
+    function _finalise(Round storage current, bytes32 modelDigest, address[] memory signers) private {
+        headModel = modelDigest;
+        _enter(current, Phase.Finalised, 0);
+        uint24 number = current.number;
+        uint16 attested = current.attested;
+        _record(keccak256(abi.encode(RoundFinalised.selector, number, modelDigest, attested, signers)));
+        emit RoundFinalised(number, modelDigest, attested, signers);
+    }
+
+    function _fail(Round storage current, uint8 reason) private {
+        Phase phase = current.phase;
+        uint24 number = current.number;
+        _enter(current, Phase.Failed, 0);
+        _record(keccak256(abi.encode(RoundFailed.selector, number, phase, reason)));
+        emit RoundFailed(number, phase, reason);
+    }
+
     function _enter(Round storage current, Phase phase, uint40 deadline) private {
         current.phase = phase;
         current.deadline = deadline;
     }
 
-    function _after(uint32 window) private view returns (uint40) {
+    function _after(uint24 window) private view returns (uint40) {
         return uint40(block.timestamp + window);
     }
 
-    /// @dev `currentRound` is read only to name what is wrong: no other round is in a phase that is asked for.
-    function _requirePhase(uint32 number, Phase phase) private view returns (Round storage current) {
-        current = _rounds[number];
-        if (current.phase != phase) {
-            if (number != currentRound) revert WrongRound(currentRound, number);
-            revert WrongPhase(number, current.phase);
+    function _isUnderWay() private view returns (bool) {
+        Phase phase = _round.phase;
+        return phase >= Phase.Open && phase <= Phase.Proposed;
+    }
+
+    /// @dev Asked about the newest round only: of a node that is not admitted, `boundary` is the last one.
+    function _isMemberOf(Member storage node, uint24 number) private view returns (bool) {
+        return _isMemberOf(node.status, node.boundary, number);
+    }
+
+    function _isMemberOf(MemberStatus status, uint24 boundary, uint24 number) private pure returns (bool) {
+        return status == MemberStatus.Admitted ? boundary <= number : boundary == number;
+    }
+
+    /// @dev Whether somebody has attested or proposed a model in the round.
+    function _hasCandidate(Round storage current) private view returns (bool) {
+        return current.attested != 0 || current.phase == Phase.Proposed;
+    }
+
+    function _requirePhase(uint24 number, Phase phase) private view returns (Round storage current) {
+        current = _round;
+        if (number != current.number) revert WrongRound(current.number, number);
+        if (current.phase != phase) revert WrongPhase(number, current.phase);
+    }
+
+    function _requireInTime(Round storage current) private view {
+        if (block.timestamp > current.deadline) {
+            revert DeadlinePassed(current.number, current.deadline, uint40(block.timestamp));
         }
     }
 
-    function _requireInTime(uint32 number, uint40 deadline) private view {
-        if (block.timestamp > deadline) revert DeadlinePassed(number, deadline, uint40(block.timestamp));
+    function _requireOverdue(Round storage current) private view {
+        uint40 overdue = current.deadline + current.aggregateWindow;
+        if (block.timestamp <= overdue) revert DeadlineNotReached(current.number, overdue, uint40(block.timestamp));
     }
 
-    function _requireInCohort(uint32 number) private view returns (Member storage node) {
+    function _requireAdmitted(address node) private view returns (Member storage admitted) {
+        admitted = _members[node];
+        if (admitted.status != MemberStatus.Admitted) revert NotAdmitted(node, admitted.status);
+    }
+
+    function _requireInCohort(uint24 number) private view returns (Member storage node) {
         node = _members[msg.sender];
-        if (node.status != MemberStatus.Admitted) revert NotAdmitted(msg.sender, node.status);
-        if (node.firstRound > number) revert NotInCohort(number, msg.sender, node.firstRound);
+        if (!_isMemberOf(node, number)) revert NotInCohort(number, msg.sender);
     }
 
-    function _requireCommittedAscending(uint32 number, address[] calldata nodes) private view {
-        address previous;
+    /// @dev Returns the hash over the commitments of the nodes that committed by transaction, how many these are, how
+    /// many nodes are excluded, and how many committed in the batch as well.
+    function _readCommitments(uint24 number, address[] calldata nodes, bytes calldata reasons)
+        private
+        view
+        returns (bytes32 digest, uint256 committed, uint256 excluded, uint256 doubled)
+    {
+        bytes24[] memory commitments = new bytes24[](nodes.length);
+        bool hasBatch = _round.batched != 0;
+        address previous = address(0);
         for (uint256 i; i < nodes.length; ++i) {
             address node = nodes[i];
             if (node <= previous) revert NotAscending(previous, node);
-            if (_members[node].lastCommitted != number) revert NotCommitted(number, node);
             previous = node;
+            Member storage listed = _members[node];
+            uint8 reason = uint8(reasons[i]);
+            bool isCommitted = listed.lastRound == number;
+            if (isCommitted) {
+                commitments[i] = listed.commitment;
+                ++committed;
+            }
+            if (reason >= LEAF_TOO) {
+                if (!isCommitted || !hasBatch) revert NotCommitted(number, node);
+                ++doubled;
+            }
+            if (reason % LEAF_TOO != 0) ++excluded;
+            else if (!isCommitted) revert NotCommitted(number, node);
+            if (!isCommitted && !hasBatch) revert NotCommitted(number, node);
+        }
+        digest = keccak256(abi.encode(commitments));
+    }
+
+    function _requireSigned(
+        uint24 number,
+        bytes32 modelDigest,
+        address[] calldata signers,
+        bytes[] calldata signatures
+    ) private view {
+        address previous = address(0);
+        for (uint256 i; i < signers.length; ++i) {
+            address signer = signers[i];
+            if (signer <= previous) revert NotAscending(previous, signer);
+            previous = signer;
+            Member storage node = _members[signer];
+            if (!_isMemberOf(node, number)) revert NotInCohort(number, signer);
+            if (node.lastRound == number && node.hasAttested) revert AlreadyAttested(number, signer);
+            if (!isSignedBy(signer, hashAttestation(number, signer, modelDigest), signatures[i])) {
+                revert InvalidSignature(number, signer);
+            }
         }
     }
 
-    /// @dev One merge over two ascending lists.
-    function _requireDisjoint(uint32 number, address[] calldata left, address[] calldata right) private pure {
-        uint256 i;
-        uint256 j;
-        while (i < left.length && j < right.length) {
-            if (left[i] == right[j]) revert ContributorExcluded(number, left[i]);
-            if (left[i] < right[j]) ++i;
-            else ++j;
-        }
+    function _hashTyped(bytes32 structHash) private view returns (bytes32) {
+        // Computed anew each time, so that on a fork of the chain it is the fork's.
+        bytes32 domain =
+            keccak256(abi.encode(DOMAIN_TYPE, DOMAIN_NAME, DOMAIN_VERSION, block.chainid, address(this)));
+        return keccak256(abi.encodePacked(hex"1901", domain, structHash));
     }
 }

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from fedproof import __version__
-from fedproof.commands import admin, codec, keys, policy
+from fedproof.commands import admin, codec, keys, ledger, policy
 from fedproof.commands.deploy import deploy
 from fedproof.commands.devchain import devchain
 from fedproof.commands.options import Json
@@ -31,6 +31,7 @@ app = typer.Typer(
 add_plugins(app)
 app.command(rich_help_panel=OPERATOR)(deploy)
 app.add_typer(admin.app, name="admin", rich_help_panel=OPERATOR)
+app.add_typer(ledger.app, name="ledger", rich_help_panel=OPERATOR)
 app.add_typer(policy.app, name="policy", rich_help_panel=OPERATOR)
 app.add_typer(codec.app, name="codec", rich_help_panel=OPERATOR)
 app.add_typer(keys.app, name="keys", rich_help_panel=OPERATOR)

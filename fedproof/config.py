@@ -220,9 +220,9 @@ def load_address_book(path: Path) -> AddressBook:
 
 
 class ChainEndpoint(typing.NamedTuple):
-    """Where a federation's contract answers."""
+    """Where a federation's contract answers: at one address, or at several."""
 
-    rpc_url: str
+    rpc_url: str | tuple[str, ...]
     contract: Address
 
 
@@ -230,18 +230,33 @@ class ChainConfig(Section):
     """Which contract, reached how, and with whose key.
 
     Attributes:
-        rpc_url: a JSON-RPC endpoint; the address book's, when none is given.
+        rpc_url: a JSON-RPC endpoint, or a list of them; the address book's, when none is given.
+        agreement: how many endpoints have to say the same of blocks, events, code and history.
+        finality: which blocks count: "latest" counts each at once, as a development chain may; a number waits
+            until so many others follow; "finalized" until the chain says so.
         contract: its address; or
         address_book: the file that `fedproof deploy` wrote.
-        keystore: the encrypted key that signs transactions.
-        password_file: its password; $FEDPROOF_PASSWORD, when none is given.
+        keystore: the encrypted key that signs transactions; or
+        signer_url: a remote signer (Web3Signer, Clef), and
+        signer_account: the account that it signs as.
+        password_file: the keystore's password; $FEDPROOF_PASSWORD, when none is given.
+        outbox: the file of what this account sends; below the daemon's `state_dir` by default.
+        replace_after_s: how long a transaction may stay unmined before its fees are raised.
+        max_fee_gwei: most that a unit of gas may cost, base fee and tip together.
     """
 
-    rpc_url: str | None = None
+    rpc_url: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    agreement: Annotated[int, Field(ge=1)] = 1
+    finality: typing.Literal["latest", "finalized"] | Annotated[int, Field(ge=0, lt=1 << 32)] = "latest"
     contract: HexAddress | None = None
     address_book: Path | None = None
-    keystore: Path
+    keystore: Path | None = None
+    signer_url: str | None = None
+    signer_account: HexAddress | None = None
     password_file: Path | None = None
+    outbox: Path | None = None
+    replace_after_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    max_fee_gwei: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 500.0
 
     @model_validator(mode="after")
     def _name_one_contract(self) -> ChainConfig:
@@ -249,6 +264,14 @@ class ChainConfig(Section):
             raise ValueError("expected one of the keys contract and address_book, got both or neither")
         if self.contract is not None and self.rpc_url is None:
             raise ValueError("expected the key rpc_url beside contract, got none")
+        return self
+
+    @model_validator(mode="after")
+    def _name_one_signer(self) -> ChainConfig:
+        if (self.keystore is None) == (self.signer_url is None):
+            raise ValueError("expected one of the keys keystore and signer_url, got both or neither")
+        if (self.signer_url is None) != (self.signer_account is None):
+            raise ValueError("expected the keys signer_url and signer_account together, got one of them")
         return self
 
     def resolve(self) -> ChainEndpoint:

@@ -8,6 +8,8 @@
     ├── PeerError               what another party sent
     │   ├── MalformedMessage    bytes that are not what the format says
     │   ├── DigestMismatch      bytes that are not what the ledger says
+    │   ├── WrongSum            a chunk that is not the sum of the committed ones; a node may dispute it
+    │   ├── BadLeaf             a batch holds a statement that nobody signed so; a node may dispute it
     │   └── MissingObject       bytes that a store should hold and does not
     ├── LedgerError             the chain
     │   ├── LedgerUnreachable   no endpoint answered, after bounded retries
@@ -57,6 +59,30 @@ class MalformedMessage(PeerError):
 
 class DigestMismatch(PeerError):
     """Bytes that are not what the ledger says."""
+
+
+class WrongSum(PeerError):
+    """A chunk of the published sum is not the sum of the committed chunks.
+
+    Attributes:
+        index: which chunk.
+    """
+
+    def __init__(self, message: str, *, index: int) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class BadLeaf(PeerError):
+    """A statement is not signed by whom it names, or not one that its round takes.
+
+    Attributes:
+        index: where it stands in its batch; 0 for one that stands in none.
+    """
+
+    def __init__(self, message: str, *, index: int = 0) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class MissingObject(PeerError):

@@ -54,6 +54,7 @@ class LocalPlan:
         rounds: how many rounds the aggregator opens.
         policy: options of ``fedproof policy new``, such as ``{"bits": "15", "error-feedback": True}``.
         rpc_url: a chain to use; a development chain is started when it is None.
+        aggregator: settings of the aggregator beside the usual ones.
     """
 
     task: str
@@ -61,6 +62,7 @@ class LocalPlan:
     rounds: int
     policy: Mapping[str, str | bool] = field(default_factory=dict)
     rpc_url: str | None = None
+    aggregator: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -287,6 +289,7 @@ class LocalFederation:
             "listen": f"127.0.0.1:{self.listen_port}",
             "rounds": self.plan.rounds,
             "expected_nodes": len(self.plan.nodes),
+            **self.plan.aggregator,
             "chain": {
                 "rpc_url": self.rpc_url,
                 "address_book": "../address-book.json",

@@ -41,6 +41,7 @@ def _check_clip_margin(margin: float) -> float:
 
 
 _Count = Annotated[int, Field(ge=1, lt=1 << 32)]
+_Seconds = Annotated[int, Field(ge=1, lt=1 << 24)]  # 194 days; the contract keeps three bytes
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -94,15 +95,41 @@ class RoundPolicy:
         max_examples: weight cap; a node weighs ``min(examples, max_examples) / max_examples``.
         commit_window_s: seconds from the opening to the last commitment.
         aggregate_window_s: seconds from the sealing to the aggregate.
-        attest_window_s: seconds from the aggregate to the last attestation.
+        attest_window_s: seconds that nodes have to answer: from the aggregate to the last attestation, from
+            an anchored batch to the last commitment, and from a proposed result to its finalisation.
+        batching: whether signed commitments are anchored and signed attestations proposed, unseen by the
+            contract, instead of each node's own transactions.
     """
 
     min_contributors: Annotated[int, Field(ge=2, le=1000)]
     attestation_quorum: Annotated[int, Field(ge=1, le=1000)]
     max_examples: _Count
-    commit_window_s: _Count
-    aggregate_window_s: _Count
-    attest_window_s: _Count
+    commit_window_s: _Seconds
+    aggregate_window_s: _Seconds
+    attest_window_s: _Seconds
+    batching: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batching and self.attest_window_s >= self.commit_window_s:
+            raise ValueError(
+                f"batching: expected attest_window_s ({self.attest_window_s}) below commit_window_s "
+                f"({self.commit_window_s}), so that a node which is left out can commit by itself"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class PrivacyPolicy:
+    """What rounds may spend of the privacy of the data, in a unit of the federation's choice that adds up.
+
+    zCDP adds up over rounds (Bun and Steinke 2016, arXiv:1605.02065, lemma 1.7): there, a millionth of rho.
+
+    Attributes:
+        round_cost: what one round costs.
+        budget: what all rounds together may cost; no round opens beyond it. 0: rounds are not accounted for.
+    """
+
+    round_cost: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    budget: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -125,6 +152,7 @@ class Policy:
     codec: CodecPolicy
     rounds: RoundPolicy
     training: TrainingPlan
+    privacy: PrivacyPolicy = PrivacyPolicy()
 
     def __post_init__(self) -> None:
         if not self.name.isprintable():
@@ -156,15 +184,18 @@ class Policy:
         if len(raw) > _MOST_BYTES:
             raise MalformedMessage(f"policy: expected at most {_MOST_BYTES} bytes, got {len(raw)}")
         fields = split_fields(raw, "policy", most=_MOST_FIELDS)
-        if len(fields) != 23 or fields[0] != _TAG.encode():
+        if len(fields) != 26 or fields[0] != _TAG.encode():
             first = fields[0][:40] if fields else b""
             raise MalformedMessage(
-                f"policy: expected 23 fields, the first {_TAG!r}, got {len(fields)}, the first {first!r}"
+                f"policy: expected 26 fields, the first {_TAG!r}, got {len(fields)}, the first {first!r}"
             )
-        integers = {i: decode_int(fields[i], f"policy: field {i}") for i in (3, 5, 6, 7, *range(10, 20))}
-        floats = {i: decode_float(fields[i], f"policy: field {i}") for i in (8, 9, 20, 21, 22)}
-        if integers[11] > 1:
-            raise MalformedMessage(f"policy: codec.error_feedback: expected 0 or 1, got {integers[11]}")
+        integers = {
+            i: decode_int(fields[i], f"policy: field {i}") for i in (3, 5, 6, 7, *range(10, 21), 24, 25)
+        }
+        floats = {i: decode_float(fields[i], f"policy: field {i}") for i in (8, 9, 21, 22, 23)}
+        for index, key in ((11, "codec.error_feedback"), (18, "rounds.batching")):
+            if integers[index] > 1:
+                raise MalformedMessage(f"policy: {key}: expected 0 or 1, got {integers[index]}")
         document = {
             "name": decode_text(fields[1], "policy: name"),
             "model": {
@@ -188,14 +219,16 @@ class Policy:
                 "commit_window_s": integers[15],
                 "aggregate_window_s": integers[16],
                 "attest_window_s": integers[17],
+                "batching": bool(integers[18]),
             },
             "training": {
-                "epochs": integers[18],
-                "batch_size": integers[19],
-                "learning_rate": floats[20],
-                "momentum": floats[21],
-                "weight_decay": floats[22],
+                "epochs": integers[19],
+                "batch_size": integers[20],
+                "learning_rate": floats[21],
+                "momentum": floats[22],
+                "weight_decay": floats[23],
             },
+            "privacy": {"round_cost": integers[24], "budget": integers[25]},
         }
         try:
             return parse_document(document, cls, where="policy")
@@ -224,11 +257,14 @@ class Policy:
             rounds.commit_window_s,
             rounds.aggregate_window_s,
             rounds.attest_window_s,
+            int(rounds.batching),
             training.epochs,
             training.batch_size,
             training.learning_rate,
             training.momentum,
             training.weight_decay,
+            self.privacy.round_cost,
+            self.privacy.budget,
         )
 
     @property
@@ -287,7 +323,8 @@ attestation_quorum = {rounds.attestation_quorum}
 max_examples = {rounds.max_examples}  # a node weighs min(examples, max_examples) / max_examples
 commit_window_s = {rounds.commit_window_s}
 aggregate_window_s = {rounds.aggregate_window_s}
-attest_window_s = {rounds.attest_window_s}
+attest_window_s = {rounds.attest_window_s}  # for nodes to answer: attest, or object to what was batched
+batching = {str(rounds.batching).lower()}  # signed statements in batches, not a transaction for each
 
 [training]
 epochs = {training.epochs}
@@ -295,4 +332,8 @@ batch_size = {training.batch_size}
 learning_rate = {training.learning_rate!r}
 momentum = {training.momentum!r}
 weight_decay = {training.weight_decay!r}
+
+[privacy]
+round_cost = {self.privacy.round_cost}
+budget = {self.privacy.budget}  # of all rounds together; 0: not accounted for
 """

@@ -5,6 +5,7 @@
     keys/<digest>                 public wrapping keys, named by their registered digest
     epochs/<number>               wire PutWrappedKeysRequest, whose root is EpochPublished.wrappedKeysRoot
     policies/<digest>             canonical bytes of each policy that was served
+    statements/<root>             signed commitments or attestations, under their anchored or proposed root
     partial/                      writes that a crash cut short; never read
 
 If the disk or its owner is malicious, bytes are lost, which `MissingObject` notices, or altered, which
@@ -200,6 +201,20 @@ class ObjectStore:
         canonical = _read(path)
         _require_sha256(canonical, digest, str(path))
         return canonical
+
+    # Signed statements
+
+    def put_statements(self, root: Digest, raw: bytes) -> None:
+        """Store signed statements; the caller has computed their root from them."""
+        self._write(self.root / "statements" / root.hex(), raw)
+
+    def get_statements(self, root: Digest) -> bytes:
+        """Return the signed statements of a root, which the caller computes from them anew.
+
+        Raises:
+            MissingObject: the store does not hold them.
+        """
+        return _read(self.root / "statements" / root.hex())
 
     # Writing
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from fedproof.errors import FedproofError
+from fedproof.errors import ConfigurationError, FedproofError
 from fedproof.local import Event, LocalFederation, LocalPlan
 from fedproof.run_summary import RunSummary
 
@@ -37,7 +41,10 @@ POLICY: Mapping[str, str] = {
     "batch-size": "16",
     "learning-rate": "0.02",
 }
+# Signed statements in batches: nodes have so long to object, on the chain's clock, before a round goes on.
+BATCHING: Mapping[str, str | bool] = {"batching": True, "commit-window-s": "120", "attest-window-s": "8"}
 POLL_S = 0.1
+ANVIL_START_S = 20
 
 
 def main() -> int:
@@ -46,15 +53,21 @@ def main() -> int:
     console = Console(stderr=arguments.json)
     folder = arguments.run_dir or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     started = time.monotonic()
-    plan = LocalPlan(
-        task=TASK,
-        nodes={name: {"hospital": index, "hospitals": 3} for index, name in enumerate(HOSPITALS)},
-        rounds=arguments.rounds,
-        policy=POLICY,
-        rpc_url=arguments.rpc_url,
-    )
     try:
-        with LocalFederation(folder, plan) as federation:
+        with ExitStack() as stack:
+            rpc_url = arguments.rpc_url
+            if arguments.chain == "anvil":
+                rpc_url = stack.enter_context(_anvil())
+            plan = LocalPlan(
+                task=TASK,
+                nodes={name: {"hospital": index, "hospitals": 3} for index, name in enumerate(HOSPITALS)},
+                rounds=arguments.rounds,
+                policy={**POLICY, **BATCHING} if arguments.batching else POLICY,
+                rpc_url=rpc_url,
+                # So few attestations would be checked on the chain one by one.
+                aggregator={"most_signatures": 0} if arguments.batching else {},
+            )
+            federation = stack.enter_context(LocalFederation(folder, plan))
             console.print(
                 f"[bold]fedproof demo[/]: {len(HOSPITALS)} hospitals, {arguments.rounds} rounds; "
                 f"everything lies under {folder}"
@@ -93,12 +106,52 @@ def _parse_arguments() -> argparse.Namespace:
         "--run-dir", type=Path, help="new folder for everything the run makes (default: runs/demo-<time>)"
     )
     parser.add_argument(
+        "--chain",
+        choices=("devchain", "anvil"),
+        default="devchain",
+        help="which chain to start: our own on eth-tester, or Foundry's anvil (default: devchain)",
+    )
+    parser.add_argument(
+        "--batching",
+        action="store_true",
+        help="nodes sign, and the aggregator anchors and proposes batches, instead of a transaction for each",
+    )
+    parser.add_argument(
         "--rpc-url", help="a development chain that runs already, such as anvil (default: our own)"
     )
     parser.add_argument(
         "--json", action="store_true", help="print one machine-readable summary; progress goes to stderr"
     )
     return parser.parse_args()
+
+
+@contextmanager
+def _anvil() -> Iterator[str]:
+    """Run an anvil that makes a block each second, and yield its address once it answers."""
+    tools = Path(__file__).parents[1] / "contracts" / "node_modules" / ".bin"
+    anvil = shutil.which("anvil", path=tools) or shutil.which("anvil")
+    if anvil is None:
+        raise ConfigurationError("expected Foundry's anvil (make tools, or on the PATH), found none")
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    command = [anvil, "--port", str(port), "--silent", "--hardfork", "cancun", "--block-time", "1"]
+    with (
+        tempfile.TemporaryDirectory() as home,  # where it leaves its state
+        subprocess.Popen(command, env={**os.environ, "HOME": home}, stdout=subprocess.DEVNULL) as process,
+    ):
+        try:
+            deadline = time.monotonic() + ANVIL_START_S
+            while True:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise ConfigurationError(f"expected {anvil} to answer on port {port}, it does not")
+                time.sleep(POLL_S)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
 
 
 def _watch(federation: LocalFederation, console: Console) -> RunSummary:

@@ -28,12 +28,15 @@ from fedproof.digests import Address, Digest, as_address
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.outbox import Outbox
+from fedproof.ledger.signer import KeystoreSigner
 
 COMMIT_WINDOW_S = 600
 AGGREGATE_WINDOW_S = 300
 ATTEST_WINDOW_S = 200
 MAX_EXAMPLES = 10_000
-GENEROUS_GAS = 5_000_000
+GENEROUS_GAS = 8_000_000
+ZERO_ADDRESS = Address(bytes(20))
 ABI = load_artifact().abi
 
 
@@ -150,12 +153,16 @@ class Federation:
         contract = self.chain.web3.eth.contract(abi=ABI)
         data = contract.encode_abi(name, args=arguments)
         call = {"to": Web3.to_checksum_address(self.contract), "data": data}
-        return int(self.chain.endpoint.send(account, call, what=name)["gasUsed"])
+        return int(Outbox(self.chain.endpoint, KeystoreSigner(account)).send(call, what=name)["gasUsed"])
 
     def admit_all(self) -> None:
         """Register and admit the first three nodes."""
         for index, node in enumerate(self.nodes[:3]):
-            node.register(make_digest(f"wrapping {index}"), make_digest(f"certificate {index}"))
+            node.register(
+                make_digest(f"wrapping {index}"),
+                make_digest(f"certificate {index}"),
+                make_digest(f"metadata {index}"),
+            )
             self.admin.admit(node.address)
 
     def adopt_policy(self, **changes: int | bytes) -> int:
@@ -168,6 +175,9 @@ class Federation:
             "commit_window": COMMIT_WINDOW_S,
             "aggregate_window": AGGREGATE_WINDOW_S,
             "attest_window": ATTEST_WINDOW_S,
+            "batching": False,
+            "privacy_cost": 0,
+            "privacy_budget": 0,
         }
         unknown = changes.keys() - terms.keys()
         if unknown:
@@ -179,7 +189,8 @@ class Federation:
     def publish_epoch(self, epoch: int = 1) -> None:
         """Let the first node publish an epoch."""
         self.admin.request_epoch(self.nodes[0].address)
-        self.nodes[0].publish_epoch(epoch, make_digest("context"), make_digest("keys"))
+        membership = self.admin.state().membership
+        self.nodes[0].publish_epoch(epoch, make_digest("context"), make_digest("keys"), membership=membership)
 
     def commit(self, *indices: int, number: int = 1) -> list[Address]:
         """Let nodes commit, and return their addresses."""
@@ -191,19 +202,18 @@ class Federation:
         """Return nodes' addresses."""
         return [self.nodes[index].address for index in indices]
 
-    def pass_deadline(self, number: int = 1, *, by_s: int = 1) -> None:
-        """Let the next block be mined after a round's deadline, or by_s = 0: exactly at it."""
-        self.chain.travel_to(self.admin.round(number).deadline + by_s)
+    def pass_deadline(self, *, by_s: int = 1) -> None:
+        """Let the next block be mined after the round's deadline, or by_s = 0: exactly at it."""
+        self.chain.travel_to(self.admin.round().deadline + by_s)
 
     def run_round(self, number: int) -> Digest:
-        """Take a round from its opening to its end, and return the new head model."""
+        """Take a round from its opening to its end, which the second of three attestations is."""
         self.aggregator.open_round(number)
-        self.aggregator.seal(number, self.commit(0, 1, 2, number=number))
+        self.aggregator.seal(number, dict.fromkeys(self.commit(0, 1, 2, number=number), 0))
         self.aggregator.publish_aggregate(number, make_digest(f"sum {number}"))
         model = make_digest(f"model {number}")
         for node in self.nodes[:3]:
             node.attest(number, model)
-        self.aggregator.finalise(number, model)
         return model
 
 
@@ -217,10 +227,18 @@ def estimate_generously(state: StateAPI, transaction: SignedTransactionAPI) -> i
     return GENEROUS_GAS
 
 
-def deploy(chain: MemoryChain, account: LocalAccount, *, admin: Address, aggregator: Address) -> Address:
+def deploy(
+    chain: MemoryChain,
+    account: LocalAccount,
+    *,
+    admin: Address,
+    aggregator: Address,
+    predecessor: Address = ZERO_ADDRESS,
+) -> Address:
     """Deploy the contract and return its address."""
-    data = load_artifact().bytecode + encode(["address", "address"], [admin, aggregator])
-    receipt = chain.endpoint.send(account, {"data": "0x" + data.hex()}, what="deploy")
+    data = load_artifact().bytecode + encode(["address"] * 3, [admin, aggregator, predecessor])
+    outbox = Outbox(chain.endpoint, KeystoreSigner(account))
+    receipt = outbox.send({"data": "0x" + data.hex()}, what="deploy")
     return as_address(receipt["contractAddress"], "receipt")
 
 

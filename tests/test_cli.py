@@ -357,7 +357,7 @@ def test_operator(office: Office) -> None:
     book = office.deploy()
     assert json.loads(office.book.read_text())["contract"] == book["contract"]
     assert office.deploy()["contract"] == book["contract"]
-    status = ("admin", "status", "--address-book", office.book)
+    status = ("ledger", "show", "--address-book", office.book)
     assert run_json(*status)["members"] == []
     assert "none opened" in run(*status)
 
@@ -415,7 +415,7 @@ def test_address_without_code(office: Office) -> None:
     book = json.loads(office.book.read_text())
     office.book.write_text(json.dumps({**book, "contract": "0x" + "11" * 20}))
     with pytest.raises(WrongContract):
-        run("admin", "status", "--address-book", office.book)
+        run("ledger", "show", "--address-book", office.book)
 
 
 def test_no_test_ether(office: Office, password: Path) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from fedproof.digests import Digest, encode_fields, split_fields
 from fedproof.errors import ConfigurationError, MalformedMessage
 from fedproof.model import ModelLayout, TensorSpec
-from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
+from fedproof.policy import CodecPolicy, ModelPolicy, Policy, PrivacyPolicy, RoundPolicy, TrainingPlan
 
 LAYOUT = ModelLayout((TensorSpec("fc.weight", (2, 30), "float32"), TensorSpec("fc.bias", (2,), "float32")))
 
@@ -37,15 +37,19 @@ error_feedback = true
 min_contributors = 2
 attestation_quorum = 2
 max_examples = 10000
-commit_window_s = 600
+commit_window_s = 900
 aggregate_window_s = 600
 attest_window_s = 600
+batching = true
 [training]
 epochs = 1
 batch_size = 32
 learning_rate = 0.05
 momentum = 0.9
 weight_decay = 0.0
+[privacy]
+round_cost = 20
+budget = 1000
 """
 
 POLICY = Policy(
@@ -58,15 +62,18 @@ POLICY = Policy(
         min_contributors=2,
         attestation_quorum=2,
         max_examples=10_000,
-        commit_window_s=600,
+        commit_window_s=900,
         aggregate_window_s=600,
         attest_window_s=600,
+        batching=True,
     ),
     training=TrainingPlan(epochs=1, batch_size=32, learning_rate=0.05, momentum=0.9, weight_decay=0.0),
+    privacy=PrivacyPolicy(round_cost=20, budget=1000),
 )
 
 _digests = st.binary(min_size=32, max_size=32).map(Digest)
 _counts = st.integers(1, 2**32 - 1)
+_seconds = st.integers(1, 2**24 - 1)
 _contributors = st.integers(2, 1000)
 _positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 
@@ -95,9 +102,10 @@ def policies(draw: st.DrawFn) -> Policy:
             min_contributors=draw(st.integers(2, most)),
             attestation_quorum=draw(st.integers(1, most)),
             max_examples=draw(_counts),
-            commit_window_s=draw(_counts),
-            aggregate_window_s=draw(_counts),
-            attest_window_s=draw(_counts),
+            attest_window_s=(attest := draw(st.integers(1, 2**24 - 2))),
+            aggregate_window_s=draw(_seconds),
+            commit_window_s=(commit := draw(_seconds)),
+            batching=attest < commit and draw(st.booleans()),
         ),
         training=TrainingPlan(
             epochs=draw(_counts),
@@ -105,6 +113,9 @@ def policies(draw: st.DrawFn) -> Policy:
             learning_rate=draw(_positive),
             momentum=draw(st.floats(min_value=0, max_value=1, exclude_max=True)),
             weight_decay=draw(st.floats(min_value=0, allow_infinity=False)),
+        ),
+        privacy=PrivacyPolicy(
+            round_cost=draw(st.integers(0, 2**63 - 1)), budget=draw(st.integers(0, 2**63 - 1))
         ),
     )
 
@@ -154,14 +165,14 @@ def test_every_truncation_and_every_trailing_byte_is_refused() -> None:
 def test_digest_is_pinned() -> None:
     """The digest of a policy never changes between versions: it stands on ledgers."""
     assert POLICY.digest == hashlib.sha256(POLICY.canonical()).digest()
-    assert POLICY.digest.hex() == "3e86bc6ad9ef1bcbd69ed7a604d62a1eeb5e869a7e4d6616bfaefb3cc0327a90"
+    assert POLICY.digest.hex() == "61eb51ee46bc5060208ec41f701daafe6d7939add4b62c35bfc9564618c80d2b"
 
 
-@pytest.mark.parametrize("index", range(23))
+@pytest.mark.parametrize("index", range(26))
 def test_each_value_changes_the_digest(index: int) -> None:
     """No value of the policy is left out of its digest."""
     fields = list(split_fields(POLICY.canonical(), "policy"))
-    flip = 1 if index == 11 else 4  # error_feedback is 0 or 1
+    flip = 1 if index in (11, 18) else 4  # error_feedback and batching are 0 or 1
     fields[index] = fields[index][:-1] + bytes([fields[index][-1] ^ flip])
     try:
         changed = Policy.parse(encode_fields(*fields))
@@ -235,9 +246,9 @@ def test_comments_and_spelling_do_not_change_the_digest(tmp_path: Path) -> None:
             "rounds.attestation_quorum: expected at most codec.max_contributors (16), got 17",
         ),
         (
-            "commit_window_s = 600",
-            "commit_window_s = 4294967296",
-            "rounds.commit_window_s: expected less than 4294967296, got 4294967296",
+            "commit_window_s = 900",
+            "commit_window_s = 16777216",
+            "rounds.commit_window_s: expected less than 16777216, got 16777216",
         ),
         ("momentum = 0.9", "momentum = 1.0", "training.momentum: expected less than 1, got 1.0"),
         (
@@ -277,7 +288,7 @@ def test_constructing_checks_too() -> None:
 @pytest.mark.parametrize(
     ("index", "field", "message"),
     [
-        (0, b"fedproof.policy.v2", "expected 23 fields, the first 'fedproof.policy.v1', got 23, the first"),
+        (0, b"fedproof.policy.v2", "expected 26 fields, the first 'fedproof.policy.v1', got 26, the first"),
         (1, b"\xff", "policy: name: expected UTF-8"),
         (2, bytes(31), "policy: model.architecture: expected a digest"),
         (6, bytes(8), "codec.bits: expected greater than or equal to 8, got 0"),
@@ -285,7 +296,9 @@ def test_constructing_checks_too() -> None:
         (9, bytes(7) + b"\x01", "codec.clip_margin: expected 0 .* or 1 to 1024, got 5e-324"),
         (10, bytes(8), "codec.keep_one_in: expected greater than or equal to 1, got 0"),
         (11, (2).to_bytes(8), "policy: codec.error_feedback: expected 0 or 1, got 2"),
-        (21, b"\x7f\xf8" + bytes(6), "training.momentum: expected less than 1, got nan"),
+        (18, (2).to_bytes(8), "policy: rounds.batching: expected 0 or 1, got 2"),
+        (17, (900).to_bytes(8), r"batching: expected attest_window_s \(900\) below commit_window_s \(900\)"),
+        (22, b"\x7f\xf8" + bytes(6), "training.momentum: expected less than 1, got nan"),
         (
             12,
             (17).to_bytes(8),

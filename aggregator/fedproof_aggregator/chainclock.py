@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from fedproof.ledger.client import BlockRef, Ledger
+from fedproof.ledger.finality import Finality
 
 # Blocks carry whole seconds, and one may reach us late; a commitment that was in time must not be overlooked.
 _MARGIN_S = 2.0
@@ -22,21 +23,26 @@ class ChainClock:
         self,
         ledger: Ledger,
         *,
+        finality: Finality = "latest",
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
+        self._finality = finality
         self._wall = wall
         self._monotonic = monotonic
         self._newest: BlockRef | None = None
         self._seen_at = 0.0
 
     def fetch_time(self) -> float:
-        """Return a Unix time that the next block will not be older than.
+        """Return a Unix time that the next block which counts will not be older than.
 
         Raises:
             LedgerUnreachable: the endpoint does not answer.
         """
+        if self._finality not in ("latest", 0):
+            # Newer blocks are there, and do not count yet: time must not run ahead of what was read.
+            return float(self._ledger.final_block(self._finality).timestamp)
         block = self._ledger.latest_block()
         if self._newest is None or block.hash != self._newest.hash:
             self._newest = block

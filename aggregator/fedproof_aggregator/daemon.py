@@ -21,8 +21,8 @@ from fedproof.errors import (
     Reverted,
 )
 from fedproof.ledger.client import Ledger
-from fedproof.ledger.events import FailureReason, OnChainPolicy, Phase
-from fedproof.ledger.history import RoundRecord
+from fedproof.ledger.events import LEAF_TOO, ExclusionReason, FailureReason, OnChainPolicy, Phase
+from fedproof.ledger.rounds import RoundRecord
 from fedproof.policy import Policy
 from fedproof.store import ObjectStore
 from fedproof_aggregator.chainclock import ChainClock
@@ -30,13 +30,16 @@ from fedproof_aggregator.config import AggregatorConfig
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
 from fedproof_aggregator.opening import explain_waiting
+from fedproof_aggregator.statements import Statements
 from fedproof_aggregator.steps import (
+    Anchor,
     Fail,
     Finalise,
+    Propose,
     Seal,
     choose_finalise,
     choose_seal,
-    has_quorum,
+    collect_models,
 )
 from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import Terms, TermsShelf
@@ -55,6 +58,7 @@ class Parts:
         store: chunks and headers.
         journal: how far uploads have come.
         shelf: the policies' terms.
+        statements: what nodes have signed.
         key_relay: knows which epochs' keys are here.
         summation: adds up what comes.
     """
@@ -64,6 +68,7 @@ class Parts:
     store: ObjectStore
     journal: Journal
     shelf: TermsShelf
+    statements: Statements
     key_relay: KeyRelay
     summation: Summation
 
@@ -78,7 +83,7 @@ class Daemon:
         self._policy = policy
         self._parts = parts
         self._logger = logger
-        self._clock = ChainClock(parts.ledger)
+        self._clock = ChainClock(parts.ledger, finality=config.chain.finality)
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._waiting_for = ""
@@ -178,22 +183,38 @@ class Daemon:
     # A round's phases
 
     def _seal(self, record: RoundRecord, policy: OnChainPolicy, terms: Terms, overdue_s: float) -> bool:
+        statements = self._parts.statements
+        try:
+            commitments = statements.find_commitments(record)
+        except PeerError as error:
+            return self._fail(record, Fail(FailureReason.NO_AGGREGATE, str(error)))
         standings = {
             node: self._parts.journal.find_upload(record.number, node, root=commitment.update_root)
-            for node, commitment in record.commitments.items()
+            for node, commitment in commitments.items()
         }
         step = choose_seal(
             record,
+            commitments,
             standings,
+            batched=[signed.node for signed in statements.find_batch(record)],
             policy=policy,
             max_contributors=terms.policy.codec.max_contributors,
             seconds_overdue=overdue_s,
             grace_s=self._config.seal_grace_s,
+            anchor_margin_s=min(
+                self._config.anchor_margin_s, (policy.commit_window - policy.attest_window) / 4
+            ),
         )
         match step:
-            case Seal(contributors, excluded):
+            case Anchor(nodes):
+                root, count = statements.prepare_batch(record, nodes)
+                # A crash before this line leaves leaves that no ledger names.
+                receipt = self._parts.ledger.anchor_commitments(record.number, root, count)
+                self._logger.info("anchored", round=record.number, count=count, gas=receipt.gas_used)
+                return True
+            case Seal(contributors, reasons):
                 try:
-                    receipt = self._parts.ledger.seal(record.number, contributors, excluded)
+                    receipt = self._parts.ledger.seal(record.number, reasons)
                 except Reverted as error:
                     if error.name != "DeadlineNotReached":
                         raise
@@ -203,7 +224,11 @@ class Daemon:
                     "sealed",
                     round=record.number,
                     contributors=[checksum_address(node) for node in contributors],
-                    excluded={checksum_address(node): reason.name for node, reason in excluded},
+                    excluded={
+                        checksum_address(node): ExclusionReason(code % LEAF_TOO).name
+                        for node, code in reasons.items()
+                        if code % LEAF_TOO
+                    },
                     gas=receipt.gas_used,
                 )
                 return True
@@ -219,7 +244,8 @@ class Daemon:
         root = self._parts.journal.find_aggregate(record.number)
         if root is None:
             try:
-                root = self._parts.summation.finish(record, terms)
+                contributions = self._parts.statements.compute_contributions(record)
+                root = self._parts.summation.finish(record, contributions, terms)
             except PeerError as error:
                 return self._fail(record, Fail(FailureReason.NO_AGGREGATE, str(error)))
             # A crash before this line costs the time of the sum, which comes out the same.
@@ -230,18 +256,39 @@ class Daemon:
         return True
 
     def _finalise(self, record: RoundRecord, policy: OnChainPolicy, overdue_s: float) -> bool:
-        quorum_s = self._seconds_since(f"quorum {record.number}") if has_quorum(record, policy) else 0.0
+        statements = self._parts.statements
+        signed = statements.find_attestations(record)
+        has_quorum = len(collect_models(record, signed)) >= policy.attestation_quorum
+        quorum_s = self._seconds_since(f"quorum {record.number}") if has_quorum else 0.0
         step = choose_finalise(
             record,
+            signed,
             policy=policy,
-            admitted=self._parts.view.admitted(),
             seconds_overdue=overdue_s,
             is_grace_over=quorum_s >= self._config.attest_grace_s,
+            most_signatures=self._config.most_signatures,
         )
         match step:
+            case Propose(model, attestations):
+                root, count = statements.prepare_proposal(attestations)
+                # A crash before this line leaves leaves that no ledger names.
+                receipt = self._parts.ledger.propose_result(record.number, model, root, count)
+                self._logger.info(
+                    "proposed", round=record.number, model=model, count=count, gas=receipt.gas_used
+                )
+                return True
             case Finalise(model, attestations):
-                receipt = self._parts.ledger.finalise(record.number, model)
-                self._report_finalised(record.number, model, attestations, gas=receipt.gas_used)
+                signatures = {node: each.signature for node, each in attestations.items()}
+                try:
+                    receipt = self._parts.ledger.finalise(record.number, model, signatures)
+                except Reverted as error:
+                    if error.name != "DeadlineNotReached":
+                        raise
+                    return False  # as for the seal
+                count = len(signatures) + len(record.attestations)
+                if record.proposal is not None:
+                    count = record.proposal.count
+                self._report_finalised(record.number, model, count, gas=receipt.gas_used)
                 return True
             case Fail():
                 return self._fail(record, step)
@@ -283,8 +330,9 @@ class Daemon:
         record = self._parts.view.current_round()
         if record is None or record.phase is not Phase.FINALISED:
             return True
-        admitted = self._parts.view.admitted()
-        if all(node in record.attestations for node in record.cohort if node in admitted):
+        if len(collect_models(record, self._parts.statements.find_attestations(record))) == len(
+            record.cohort
+        ):
             return True
         return self._seconds_since("finished") >= self._config.finish_grace_s
 

@@ -15,14 +15,15 @@ import grpc
 from fedproof.codec.frames import split_seeds
 from fedproof.digests import Address, Digest, as_address, as_digest, checksum_address
 from fedproof.errors import DigestMismatch, MalformedMessage
-from fedproof.ledger.events import ExclusionReason, MemberStatus, Phase
-from fedproof.ledger.history import RoundRecord
+from fedproof.ledger.events import ExclusionReason, Phase
+from fedproof.ledger.rounds import RoundRecord
 from fedproof.manifest import verify_header
 from fedproof.merkle import leaf_digest
 from fedproof.store import ObjectStore
 from fedproof.wire.aggregation_pb2 import UploadStart
 from fedproof_aggregator.journal import CopiedFrame, Journal, UploadStanding
 from fedproof_aggregator.refusal import Refused, malformed, out_of_turn
+from fedproof_aggregator.statements import Statements
 from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import Terms, TermsShelf, verify_update
 from fedproof_aggregator.view import LedgerView
@@ -81,9 +82,11 @@ class Intake:
         store: ObjectStore,
         journal: Journal,
         shelf: TermsShelf,
+        statements: Statements,
         summation: Summation,
     ) -> None:
         self._view = view
+        self._statements = statements
         self._store = store
         self._journal = journal
         self._shelf = shelf
@@ -97,7 +100,7 @@ class Intake:
         """
         node = as_address(raw_node, f"round {round_number}: node")
         record = self._view.find_round(round_number)
-        commitment = record.commitments.get(node) if record is not None else None
+        commitment = None if record is None else self._statements.find_commitment(record, node)
         if commitment is None:
             return None
         return self._journal.find_upload(round_number, node, root=commitment.update_root)
@@ -107,9 +110,9 @@ class Intake:
 
         The ledger is read again before it is held against a node that its answer is no.
 
-        1. The node is admitted.
-        2. The round is open.
-        3. The node has committed in it.
+        1. The round is open.
+        2. The node is of its cohort.
+        3. The node has committed in it, by transaction or by its signature.
         4. The header has as many digests as the policy wants, and its root is the committed one.
         5. The manifest is canonical, there is one digest for each chunk that it speaks of, and each of its
            fields is what the ledger and the policy say.
@@ -125,19 +128,17 @@ class Intake:
         if not self._is_ready(number, node):
             self._view.refresh()
         # 1
-        member = self._view.find_member(node)
-        status = MemberStatus.NONE if member is None else member.status
-        if status is not MemberStatus.ADMITTED:
+        record = self._require_open(number, where)
+        # 2
+        if node not in record.cohort:
             raise Refused(
                 grpc.StatusCode.PERMISSION_DENIED,
-                f"{where}: expected an admitted node, its status is {status.name}",
+                f"{where}: expected a node that was admitted when the round was opened, it was not",
             )
-        # 2
-        record = self._require_open(number, where)
         # 3
-        commitment = record.commitments.get(node)
+        commitment = self._statements.find_commitment(record, node)
         if commitment is None:
-            raise out_of_turn(f"{where}: expected a commitment on the ledger before the upload, found none")
+            raise out_of_turn(f"{where}: expected a commitment before the upload, found none")
         # 4. A message has room for a hundred thousand digests: they are counted before they are hashed.
         terms = self._find_terms(record)
         manifest = start.header.manifest
@@ -155,7 +156,9 @@ class Intake:
             raise self._refuse_for_good(number, node, commitment.update_root, f"{where}: {error}") from error
         # 5
         try:
-            verify_update(parsed, view=self._view, record=record, node=node, terms=terms)
+            verify_update(
+                parsed, view=self._view, record=record, node=node, examples=commitment.examples, terms=terms
+            )
         except DigestMismatch as error:
             raise self._refuse_for_good(number, node, commitment.update_root, f"{where}: {error}") from error
         self._store.put_header(manifest, chunk_digests)
@@ -272,13 +275,11 @@ class Intake:
 
     def _is_ready(self, number: int, node: Address) -> bool:
         """Whether checks 1 to 3 pass on what was read of the ledger so far."""
-        member, record = self._view.find_member(node), self._view.find_round(number)
+        record = self._view.find_round(number)
         return (
-            member is not None
-            and member.status is MemberStatus.ADMITTED
-            and record is not None
+            record is not None
             and record.phase is Phase.OPEN
-            and node in record.commitments
+            and self._statements.find_commitment(record, node) is not None
         )
 
     def _is_open(self, number: int) -> bool:

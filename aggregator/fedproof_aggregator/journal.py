@@ -17,6 +17,7 @@ from typing import Literal
 
 from fedproof.digests import Address, Digest, checksum_address
 from fedproof.errors import ConfigurationError
+from fedproof.ledger.statements import SignedAttestation, SignedCommitment
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -40,6 +41,22 @@ CREATE TABLE IF NOT EXISTS frame_seeds (
     round INTEGER NOT NULL,
     node BLOB NOT NULL,
     chunk INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS commitments (
+    round INTEGER NOT NULL,
+    node BLOB NOT NULL,
+    root BLOB NOT NULL,
+    examples INTEGER NOT NULL,
+    nonce INTEGER NOT NULL,
+    signature BLOB NOT NULL,
+    PRIMARY KEY (round, node)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS attestations (
+    round INTEGER NOT NULL,
+    node BLOB NOT NULL,
+    model BLOB NOT NULL,
+    signature BLOB NOT NULL,
+    PRIMARY KEY (round, node)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS aggregates (
     round INTEGER PRIMARY KEY,
@@ -236,6 +253,58 @@ class Journal:
                 "UPDATE uploads SET reason = ?, message = ? WHERE round = ? AND node = ? AND reason IS NULL",
                 (reason, message, round_number, bytes(node)),
             )
+
+    def record_commitment(self, round_number: int, signed: SignedCommitment) -> SignedCommitment:
+        """Record a node's signed commitment, and return the one that counts: the first."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR IGNORE INTO commitments VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    round_number,
+                    bytes(signed.node),
+                    bytes(signed.update_root),
+                    signed.examples,
+                    signed.nonce,
+                    signed.signature,
+                ),
+            )
+        return self.find_commitments(round_number)[signed.node]
+
+    def find_commitments(self, round_number: int) -> dict[Address, SignedCommitment]:
+        """Return the signed commitments of a round, ascending by node."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT node, root, examples, nonce, signature FROM commitments WHERE round = ?"
+                " ORDER BY node",
+                (round_number,),
+            ).fetchall()
+        return {
+            Address(node): SignedCommitment(Address(node), Digest(root), examples, nonce, signature)
+            for node, root, examples, nonce, signature in rows
+        }
+
+    def record_attestation(
+        self, round_number: int, model: Digest, signed: SignedAttestation
+    ) -> tuple[Digest, SignedAttestation]:
+        """Record a node's signed attestation, and return the one that counts, with its model: the first."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR IGNORE INTO attestations VALUES (?, ?, ?, ?)",
+                (round_number, bytes(signed.node), bytes(model), signed.signature),
+            )
+        return self.find_attestations(round_number)[signed.node]
+
+    def find_attestations(self, round_number: int) -> dict[Address, tuple[Digest, SignedAttestation]]:
+        """Return the signed attestations of a round with their models, ascending by node."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT node, model, signature FROM attestations WHERE round = ? ORDER BY node",
+                (round_number,),
+            ).fetchall()
+        return {
+            Address(node): (Digest(model), SignedAttestation(Address(node), signature))
+            for node, model, signature in rows
+        }
 
     def find_aggregate(self, round_number: int) -> Digest | None:
         """Return the root of the round's sum, if it has been computed and stored."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from fedproof.digests import Address, checksum_address
 from fedproof.ledger.events import OnChainPolicy
-from fedproof.ledger.history import EpochRecord, MemberRecord
+from fedproof.ledger.history import EpochRecord
 from fedproof.policy import Policy
 from fedproof_aggregator.config import AggregatorConfig
 from fedproof_aggregator.keyrelay import KeyRelay
@@ -73,13 +73,13 @@ def explain_epoch(view: LedgerView, key_relay: KeyRelay, *, policy: Policy) -> s
     recipients = key_relay.find_recipients(epoch)
     if recipients is None:
         return f"the wrapped keys of epoch {number} have not come from {checksum_address(epoch.key_maker)}"
-    return explain_recipients(epoch, recipients, admitted=view.admitted_members())
+    return explain_recipients(epoch, recipients, admitted=view.admitted(), is_stale=view.is_epoch_stale())
 
 
 def explain_recipients(
-    epoch: EpochRecord, recipients: Collection[Address], *, admitted: Mapping[Address, MemberRecord]
+    epoch: EpochRecord, recipients: Collection[Address], *, admitted: Collection[Address], is_stale: bool
 ) -> str | None:
-    """Return why the members that an epoch's key was made for are no longer the members, or nothing.
+    """Return why the ledger takes no round on the newest epoch, or nothing when it does.
 
     A node that was admitted before the publication and has no key was silent then; the others go on.
 
@@ -87,18 +87,21 @@ def explain_recipients(
         epoch: the newest.
         recipients: who can unwrap its key.
         admitted: the nodes that are admitted now.
+        is_stale: whether the membership has changed since the publication.
     """
-    gone = sorted(node for node in recipients if node not in admitted)
-    # In the publication's own block as well: the key maker cannot have known of that admission.
-    new = sorted(
-        node
-        for node, member in admitted.items()
-        if node not in recipients and member.admitted_block >= epoch.published_block
-    )
-    changes = [f"{checksum_address(node)} has its key and is not admitted" for node in gone]
-    changes += [f"{checksum_address(node)} was admitted since and has no key" for node in new]
-    if not changes:
+    if not is_stale:
         return None
+    changes = [
+        f"{checksum_address(node)} has its key and is not admitted"
+        for node in sorted(recipients)
+        if node not in admitted
+    ]
+    changes += [
+        f"{checksum_address(node)} is admitted and has no key"
+        for node in sorted(admitted)
+        if node not in recipients
+    ]
     return (
-        f"epoch {epoch.number} is out of date, ask for another (`fedproof admin epoch`): {'; '.join(changes)}"
+        f"the members have changed since epoch {epoch.number}, ask for another (`fedproof admin epoch`)"
+        + "".join(f"; {change}" for change in changes)
     )

@@ -15,8 +15,9 @@ from structlog.typing import FilteringBoundLogger
 from fedproof.config import load_address_book
 from fedproof.digests import checksum_address
 from fedproof.errors import ConfigurationError
-from fedproof.keys.wallet import load_wallet, read_password
+from fedproof.keys.wallet import read_password
 from fedproof.ledger.client import Ledger
+from fedproof.ledger.connection import open_ledger, open_signer
 from fedproof.ledger.events import AGGREGATOR_ROLE
 from fedproof.memory import share_one_heap
 from fedproof.policy import Policy
@@ -34,6 +35,7 @@ from fedproof_aggregator.server import (
     start_server,
 )
 from fedproof_aggregator.service import AggregationService
+from fedproof_aggregator.statements import Statements
 from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import TermsShelf, verify_policy
 from fedproof_aggregator.turnstile import Turnstile
@@ -54,7 +56,7 @@ def run_aggregator(config: AggregatorConfig, *, logger: FilteringBoundLogger) ->
     with locked(config.state_dir):
         ledger = connect_ledger(config)
         first_block = load_address_book(config.chain.address_book).block if config.chain.address_book else 0
-        view = LedgerView(ledger, first_block=first_block)
+        view = LedgerView(ledger, first_block=first_block, finality=config.chain.finality)
         adopted = view.policy()
         if adopted is not None:
             verify_policy(policy, adopted, path=config.policy)
@@ -67,7 +69,8 @@ def run_aggregator(config: AggregatorConfig, *, logger: FilteringBoundLogger) ->
         try:
             shelf = TermsShelf(policy, store=store)
             key_relay = KeyRelay(view=view, store=store)
-            parts = Parts(ledger, view, store, journal, shelf, key_relay, summation)
+            statements = Statements(ledger=ledger, view=view, journal=journal, store=store)
+            parts = Parts(ledger, view, store, journal, shelf, statements, key_relay, summation)
             serve(config, policy, parts, logger=logger)
         finally:
             summation.stop()
@@ -85,9 +88,11 @@ def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: Fil
             store=parts.store,
             journal=parts.journal,
             shelf=parts.shelf,
+            statements=parts.statements,
             summation=parts.summation,
         ),
         key_relay=parts.key_relay,
+        statements=parts.statements,
         uploads=Turnstile(STREAMS_AT_WORK, patience_s=UPLOAD_PATIENCE_S),
         downloads=Turnstile(STREAMS_AT_WORK, patience_s=DOWNLOAD_PATIENCE_S),
         policy_digest=policy.digest,
@@ -112,13 +117,13 @@ def connect_ledger(config: AggregatorConfig) -> Ledger:
         ConfigurationError: the keystore cannot be used, or its account lacks the aggregator's role.
         LedgerError: the chain cannot be reached, or the contract is another one.
     """
-    account = load_wallet(config.chain.keystore, read_password(config.chain.password_file))
-    endpoint = config.chain.resolve()
-    ledger = Ledger.connect(endpoint.rpc_url, endpoint.contract, account=account)
+    signer = open_signer(config.chain, lambda: read_password(config.chain.password_file))
+    ledger = open_ledger(config.chain, signer, state_dir=config.state_dir)
     if not ledger.has_role(AGGREGATOR_ROLE, ledger.address):
         raise ConfigurationError(
-            f"{config.chain.keystore}: expected an account that holds the aggregator's role in the contract "
-            f"{checksum_address(ledger.contract)}, got {checksum_address(ledger.address)}"
+            f"{config.chain.keystore or config.chain.signer_url}: expected an account that holds the "
+            f"aggregator's role in the contract {checksum_address(ledger.contract)}, "
+            f"got {checksum_address(ledger.address)}"
         )
     return ledger
 

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 import grpc
 from structlog.typing import FilteringBoundLogger
 
-from fedproof.digests import Digest, as_address, checksum_address
+from fedproof.digests import Address, Digest, as_address, checksum_address
 from fedproof.errors import (
     DigestMismatch,
     LedgerError,
@@ -25,13 +25,14 @@ from fedproof.errors import (
     WorkerDied,
 )
 from fedproof.ledger.events import Phase
-from fedproof.ledger.history import RoundRecord
+from fedproof.ledger.rounds import RoundRecord
 from fedproof.store import ObjectStore
 from fedproof.wire import aggregation_pb2 as wire
 from fedproof.wire.aggregation_pb2_grpc import AggregationServicer
 from fedproof_aggregator.intake import Incoming, Intake
 from fedproof_aggregator.keyrelay import KeyRelay
 from fedproof_aggregator.refusal import Refused, malformed, not_found, out_of_turn
+from fedproof_aggregator.statements import Statements
 from fedproof_aggregator.turnstile import Turnstile
 from fedproof_aggregator.view import LedgerView
 
@@ -52,6 +53,7 @@ class AggregationService(AggregationServicer):
         store: ObjectStore,
         intake: Intake,
         key_relay: KeyRelay,
+        statements: Statements,
         uploads: Turnstile,
         downloads: Turnstile,
         policy_digest: Digest,
@@ -65,6 +67,7 @@ class AggregationService(AggregationServicer):
             store: what downloads come from.
             intake: takes updates.
             key_relay: takes and gives keys.
+            statements: takes and gives what nodes sign.
             uploads: what their streams wait at.
             downloads: likewise.
             policy_digest: of the policy that this aggregator serves.
@@ -75,6 +78,7 @@ class AggregationService(AggregationServicer):
         self._store = store
         self._intake = intake
         self._key_relay = key_relay
+        self._statements = statements
         self._uploads = uploads
         self._downloads = downloads
         self._policy_digest = policy_digest
@@ -168,9 +172,10 @@ class AggregationService(AggregationServicer):
             if record.phase is Phase.OPEN:
                 raise out_of_turn(f"{where}: updates can be downloaded once the round is sealed, it is open")
             # Of other updates, a power failure may have taken back whose their frames are.
-            if node not in record.contributors:
+            root = self._find_contribution(record, node)
+            if root is None:
                 raise not_found(f"{where}: the node is no contributor of this round")
-            parts = self._send(record.commitments[node].update_root, request.chunks, where=where)
+            parts = self._send(root, request.chunks, where=where)
             yield from self._downloads.send(parts, context.cancel)
 
     def DownloadAggregate(
@@ -184,6 +189,35 @@ class AggregationService(AggregationServicer):
                 raise not_found(f"{where}: not published, the round is in phase {record.phase.name}")
             parts = self._send(record.aggregate_root, request.chunks, where=where)
             yield from self._downloads.send(parts, context.cancel)
+
+    def PutCommitment(
+        self, request: wire.PutCommitmentRequest, context: grpc.ServicerContext
+    ) -> wire.PutCommitmentResponse:
+        """Take a node's signed commitment."""
+        with self._translate(context):
+            self._statements.put_commitment(request.round, request.commitment)
+        return wire.PutCommitmentResponse()
+
+    def PutAttestation(
+        self, request: wire.PutAttestationRequest, context: grpc.ServicerContext
+    ) -> wire.PutAttestationResponse:
+        """Take a node's signed attestation."""
+        with self._translate(context):
+            self._statements.put_attestation(request.round, request.model_digest, request.attestation)
+        self._on_progress()
+        return wire.PutAttestationResponse()
+
+    def GetBatch(self, request: wire.GetBatchRequest, context: grpc.ServicerContext) -> wire.GetBatchResponse:
+        """Give the signed commitments that were anchored."""
+        with self._translate(context):
+            return wire.GetBatchResponse(commitments=self._statements.get_batch(request.round))
+
+    def GetProposal(
+        self, request: wire.GetProposalRequest, context: grpc.ServicerContext
+    ) -> wire.GetProposalResponse:
+        """Give the signed attestations that were proposed."""
+        with self._translate(context):
+            return wire.GetProposalResponse(attestations=self._statements.get_proposal(request.round))
 
     def await_idle(self, timeout_s: float) -> None:
         """Return when no stream is left, or after the timeout."""
@@ -226,6 +260,14 @@ class AggregationService(AggregationServicer):
             )
             self._on_progress()
         return incoming
+
+    def _find_contribution(self, record: RoundRecord, node: Address) -> Digest | None:
+        if node in record.contributors:
+            return record.commitments[node].update_root
+        if record.batch is None or record.sealed_block is None:
+            return None
+        by_node = {each.node: each.update_root for each in self._statements.compute_contributions(record)}
+        return by_node.get(node)
 
     def _require_round(self, number: int, is_ready: Callable[[RoundRecord], bool]) -> RoundRecord:
         """Return a round, read again if it does not look ready."""

@@ -1,13 +1,16 @@
 """Which step a round needs next. Pure: the ledger's state, the uploads and the time come in as arguments.
 
-    Open        every node of the cohort is whole ............................. Seal
-                deadline passed, enough are whole .............................. Seal, excluding the others
-                deadline passed, too few are whole ............................. Fail
-    Sealed      ................................................................ Aggregate
-                deadline passed ................................................ Fail
-    Aggregated  quorum reached, and nobody is left to attest, the grace is over,
-                or the deadline passed ......................................... Finalise
-                deadline passed or everybody attested, without a quorum ........ Fail
+    Open        signed commitments are whole, and everybody's is or it is time ... Anchor
+                every node of the cohort is whole ................................ Seal
+                deadline passed, enough are whole ................................ Seal, excluding the others
+                deadline passed, too few are whole ............................... Fail
+    Sealed      .................................................................. Aggregate
+                deadline passed .................................................. Fail
+    Aggregated  attestations differ .............................................. Fail
+                quorum reached, and nobody is left to attest, the grace is over,
+                or the deadline passed ........................................... Finalise, or Propose
+                deadline passed without a quorum ................................. Fail
+    Proposed    deadline passed .................................................. Finalise
 
 Whoever runs this after a crash, on the same ledger and journal, gets the same step.
 """
@@ -18,9 +21,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from fedproof.digests import Address, Digest
-from fedproof.ledger.events import ExclusionReason, FailureReason, OnChainPolicy
-from fedproof.ledger.history import RoundRecord
+from fedproof.digests import Address, Digest, checksum_address
+from fedproof.ledger.events import LEAF_TOO, ExclusionReason, FailureReason, OnChainPolicy, Phase
+from fedproof.ledger.rounds import Commitment, RoundRecord
+from fedproof.ledger.statements import SignedAttestation
 from fedproof_aggregator.journal import UploadStanding
 
 
@@ -30,19 +34,39 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Anchor:
+    """Bind this aggregator to the signed commitments of these nodes, ascending."""
+
+    nodes: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Seal:
-    """Make the contributors final, ascending; each other committed node is excluded for a reason."""
+    """Make the contributors final, ascending.
+
+    Attributes:
+        reasons: of each node that committed by transaction, 0 or why it does not count; LEAF_TOO is added
+            where its leaf in the batch does not.
+    """
 
     contributors: tuple[Address, ...]
-    excluded: tuple[tuple[Address, ExclusionReason], ...]
+    reasons: Mapping[Address, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Bind this aggregator to signed attestations of a model."""
+
+    model: Digest
+    attestations: Mapping[Address, SignedAttestation]
 
 
 @dataclass(frozen=True, slots=True)
 class Finalise:
-    """Make an attested model the head."""
+    """Make an attested model the head, on these signatures."""
 
     model: Digest
-    attestations: int
+    attestations: Mapping[Address, SignedAttestation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +79,28 @@ class Fail:
 
 def choose_seal(
     record: RoundRecord,
+    commitments: Mapping[Address, Commitment],
     standings: Mapping[Address, UploadStanding | None],
     *,
+    batched: Collection[Address],
     policy: OnChainPolicy,
     max_contributors: int,
     seconds_overdue: float,
     grace_s: float,
-) -> Wait | Seal | Fail:
+    anchor_margin_s: float,
+) -> Wait | Anchor | Seal | Fail:
     """Return the next step of an open round.
 
     Args:
         record: the round.
+        commitments: by transaction and by signature; once a batch is anchored, no signed ones beside it.
         standings: of each committed node's upload.
+        batched: the nodes in the anchored batch.
         policy: the round's.
         max_contributors: most updates that the codec can add.
         seconds_overdue: chain time since the commit deadline; negative before it.
         grace_s: how long after the deadline an update may still become whole.
+        anchor_margin_s: how long before the last moment the batch is anchored without who is not whole.
     """
     cohort = len(record.cohort)
     if cohort > max_contributors:
@@ -78,64 +108,89 @@ def choose_seal(
             FailureReason.ABANDONED,
             f"expected a cohort of at most {max_contributors} nodes (max_contributors), it has {cohort}",
         )
-    whole: list[Address] = []
-    excluded: list[tuple[Address, ExclusionReason]] = []
-    is_pending = False
-    for node in sorted(record.commitments):
-        standing = standings.get(node)
-        if standing is not None and standing.is_complete:
-            whole.append(node)
-        elif standing is not None and standing.reason is not None:
-            excluded.append((node, ExclusionReason(standing.reason)))
-        else:
-            excluded.append((node, ExclusionReason.NOT_UPLOADED))
-            is_pending = True
+    whole = [node for node in sorted(commitments) if _is_whole(standings.get(node))]
+    if record.batch is None:
+        signed = tuple(node for node in whole if node not in record.commitments)
+        # What the contract takes: later, a node that is left out would have no time to commit by itself.
+        spare_s = -seconds_overdue - policy.attest_window
+        if signed and spare_s >= 0 and (len(whole) == cohort or spare_s <= anchor_margin_s):
+            return Anchor(signed)
+        whole = [node for node in whole if node in record.commitments]
+    reasons = {
+        node: _explain(standings.get(node)) + (LEAF_TOO if node in batched else 0)
+        for node in record.commitments
+    }
     if len(whole) == cohort:
-        return Seal(tuple(whole), ())
+        return Seal(tuple(whole), reasons)
+    is_pending = any(code % LEAF_TOO == ExclusionReason.NOT_UPLOADED for code in reasons.values())
     if seconds_overdue <= 0 or (is_pending and seconds_overdue <= grace_s):
         return Wait()
     if len(whole) < policy.min_contributors:
         return Fail(
             FailureReason.TOO_FEW_CONTRIBUTORS,
             f"expected at least {policy.min_contributors} whole updates at the deadline, got {len(whole)} of "
-            f"{len(record.commitments)} committed ones",
+            f"{len(commitments)} committed ones",
         )
-    return Seal(tuple(whole), tuple(excluded))
+    return Seal(tuple(whole), reasons)
 
 
 def choose_finalise(
     record: RoundRecord,
+    signed: Mapping[Address, tuple[Digest, SignedAttestation]],
     *,
     policy: OnChainPolicy,
-    admitted: Collection[Address],
     seconds_overdue: float,
     is_grace_over: bool,
-) -> Wait | Finalise | Fail:
+    most_signatures: int,
+) -> Wait | Propose | Finalise | Fail:
     """Return the next step of a round whose sum is published.
 
     Args:
-        record: the round.
+        record: the round. The contract finalises it by itself once transactions alone reach the quorum.
+        signed: the attestations of nodes that sent no transaction, with their models.
         policy: the round's.
-        admitted: nodes that may attest now, if they are of the cohort.
-        seconds_overdue: chain time since the attestation deadline; negative before it.
+        seconds_overdue: chain time since the phase's deadline; negative before it.
         is_grace_over: whether the others had their time since the quorum was reached.
+        most_signatures: how many one transaction may carry, where the policy has batching.
     """
-    counts = Counter(record.attestations.values())
-    model, count = max(counts.items(), key=lambda item: item[1], default=(None, 0))
-    is_everybody_in = all(node in record.attestations for node in record.cohort if node in admitted)
+    if record.phase is Phase.PROPOSED and record.proposal is not None:
+        return Finalise(record.proposal.model_digest, {}) if seconds_overdue > 0 else Wait()
+    models = collect_models(record, signed)
+    counts = Counter(models.values())
+    if len(counts) > 1:
+        names = "; ".join(f"{checksum_address(node)}: {model.hex()}" for node, model in models.items())
+        return Fail(FailureReason.DISAGREEMENT, f"expected equal attestations, got {names}")
+    model, count = next(iter(counts.items()), (None, 0))
     if model is not None and count >= policy.attestation_quorum:
         # After the deadline the contract takes no attestation that the grace could wait for.
-        is_nobody_awaited = is_everybody_in or is_grace_over or seconds_overdue > 0
-        return Finalise(model, count) if is_nobody_awaited else Wait()
-    if is_everybody_in or seconds_overdue > 0:
+        is_nobody_awaited = count == len(record.cohort) or is_grace_over or seconds_overdue > 0
+        if not is_nobody_awaited:
+            return Wait()
+        attestations = {node: each for node, (_, each) in signed.items()}
+        # The contract takes no proposal after the deadline, and none of fewer signatures than the quorum.
+        is_proposable = len(attestations) >= policy.attestation_quorum and seconds_overdue <= 0
+        is_long = policy.batching and len(attestations) > most_signatures
+        return (Propose if is_long and is_proposable else Finalise)(model, attestations)
+    if seconds_overdue > 0:
         return Fail(
             FailureReason.NO_QUORUM,
-            f"expected {policy.attestation_quorum} equal attestations, got at most {count} of "
-            f"{len(record.attestations)} for {len(counts)} different models",
+            f"expected {policy.attestation_quorum} equal attestations, got {count}",
         )
     return Wait()
 
 
-def has_quorum(record: RoundRecord, policy: OnChainPolicy) -> bool:
-    """Return whether enough nodes attested the same model."""
-    return max(Counter(record.attestations.values()).values(), default=0) >= policy.attestation_quorum
+def collect_models(
+    record: RoundRecord, signed: Mapping[Address, tuple[Digest, SignedAttestation]]
+) -> dict[Address, Digest]:
+    """Return the model that each node attested, by its signature or its transaction."""
+    return {**{node: model for node, (model, _) in signed.items()}, **record.attestations}
+
+
+def _is_whole(standing: UploadStanding | None) -> bool:
+    return standing is not None and standing.is_complete
+
+
+def _explain(standing: UploadStanding | None) -> int:
+    if standing is None or (standing.reason is None and not standing.is_complete):
+        return ExclusionReason.NOT_UPLOADED
+    return standing.reason or 0

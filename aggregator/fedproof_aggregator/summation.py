@@ -17,7 +17,8 @@ from fedproof.codec.running_sum import RunningSum
 from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Digest, checksum_address
 from fedproof.errors import DeadlyRequest, MalformedMessage, PeerError, SumLost
-from fedproof.ledger.history import RoundRecord
+from fedproof.ledger.rounds import RoundRecord
+from fedproof.manifest import Contribution
 from fedproof.store import ObjectStore
 from fedproof_aggregator.refusal import out_of_turn
 from fedproof_aggregator.terms import Terms, describe_aggregate
@@ -90,20 +91,21 @@ class Summation:
                     f"{whose}, chunk {index}: expected a chunk that a codec worker can read, two died of it"
                 ) from error
 
-    def finish(self, record: RoundRecord, terms: Terms) -> Digest:
+    def finish(self, record: RoundRecord, contributions: tuple[Contribution, ...], terms: Terms) -> Digest:
         """Store the sum of the contributors' updates and return its root.
 
         Done twice, it stores the same bytes, so a crash anywhere in here costs only the time.
 
         Args:
             record: the round, sealed. From now on nothing is added to its sum.
+            contributions: what it adds up, ascending by node.
             terms: the round's.
 
         Raises:
             PeerError: the store has lost or altered an update.
             WorkerDied: workers die again and again.
         """
-        manifest = describe_aggregate(self._view, record, terms)
+        manifest = describe_aggregate(self._view, record, contributions, terms)
         leaves = {
             f"round {record.number}, node {checksum_address(each.node)}": self._store.get_header(
                 each.update_root

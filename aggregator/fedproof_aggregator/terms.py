@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fedproof.codec.parameters import CodecParameters
 from fedproof.digests import Address, Digest
-from fedproof.errors import DigestMismatch, MissingObject, PolicyMismatch
+from fedproof.errors import DigestMismatch, PolicyMismatch
 from fedproof.ledger.events import OnChainPolicy
-from fedproof.ledger.history import Commitment, RoundRecord
+from fedproof.ledger.rounds import RoundRecord
 from fedproof.manifest import (
     AggregateManifest,
     Contribution,
@@ -96,7 +96,7 @@ def verify_policy(policy: Policy, adopted: OnChainPolicy, *, path: Path) -> None
 
 
 def verify_update(
-    manifest: Manifest, *, view: LedgerView, record: RoundRecord, node: Address, terms: Terms
+    manifest: Manifest, *, view: LedgerView, record: RoundRecord, node: Address, examples: int, terms: Terms
 ) -> None:
     """Check that a manifest is the one that the node's update may have: ledger and policy fix each field.
 
@@ -104,7 +104,6 @@ def verify_update(
 
     Raises:
         DigestMismatch: it is another; the message names the first field that differs.
-        MissingObject: the node has not committed in the round.
     """
     if not isinstance(manifest, UpdateManifest):
         raise DigestMismatch(f"expected an UpdateManifest, got an {type(manifest).__name__}")
@@ -120,41 +119,23 @@ def verify_update(
         clips=manifest.clips,
         parameters=terms.policy.model.parameters,
         chunks=terms.chunks,
-        examples=require_commitment(record, node).examples,
+        examples=examples,
     )
     verify_manifest(manifest, expected=expected)
     verify_base(manifest, layout_digest=terms.policy.model.architecture)
 
 
-def describe_aggregate(view: LedgerView, record: RoundRecord, terms: Terms) -> AggregateManifest:
-    """Return the manifest of a sealed round's sum.
-
-    Raises:
-        MissingObject: a contributor has not committed in the round.
-    """
-    contributors = []
-    for node in record.contributors:
-        commitment = require_commitment(record, node)
-        contributors.append(Contribution(node, commitment.update_root, commitment.examples))
+def describe_aggregate(
+    view: LedgerView, record: RoundRecord, contributions: tuple[Contribution, ...], terms: Terms
+) -> AggregateManifest:
+    """Return the manifest of a sealed round's sum."""
     return AggregateManifest(
         chain_id=view.chain_id,
         contract=view.contract,
         round=record.number,
         epoch=record.epoch,
         policy_digest=terms.policy.digest,
-        contributors=tuple(contributors),
+        contributors=contributions,
         parameters=terms.policy.model.parameters,
         chunks=terms.chunks,
     )
-
-
-def require_commitment(record: RoundRecord, node: Address) -> Commitment:
-    """Return what a node committed to in a round.
-
-    Raises:
-        MissingObject: it has not committed.
-    """
-    commitment = record.commitments.get(node)
-    if commitment is None:
-        raise MissingObject(f"round {record.number}, node 0x{node.hex()}: expected a commitment, found none")
-    return commitment

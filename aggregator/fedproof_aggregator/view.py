@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-
 from fedproof.digests import Address, Digest
-from fedproof.errors import HistoryBroken, MissingObject
+from fedproof.errors import MissingObject
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import OnChainPolicy
-from fedproof.ledger.history import EpochRecord, History, MemberRecord, RoundRecord
+from fedproof.ledger.finality import Finality, Follower
+from fedproof.ledger.history import EpochRecord, History, MemberRecord
+from fedproof.ledger.rounds import RoundRecord
 
 
 class LedgerView:
@@ -21,49 +21,34 @@ class LedgerView:
         contract: the federation's contract.
     """
 
-    def __init__(self, ledger: Ledger, *, first_block: int = 0) -> None:
+    def __init__(self, ledger: Ledger, *, first_block: int = 0, finality: Finality = "latest") -> None:
         """Read the ledger for the first time.
 
         Args:
             ledger: the connection to read.
             first_block: no event of the contract is older.
+            finality: which blocks count.
 
         Raises:
             LedgerError: as `refresh`.
         """
         self.chain_id = ledger.chain_id
         self.contract = ledger.contract
-        self._ledger = ledger
-        self._first_block = first_block
-        self._refreshing = threading.Lock()
-        # Never changed, only replaced, so that nobody who reads it waits for the network.
-        self._history = History(from_block=first_block)
+        self._follower = Follower(ledger, from_block=first_block, finality=finality)
         self.refresh()
 
     def refresh(self) -> None:
-        """Read up to the newest block.
+        """Read up to the newest block that counts.
 
         Raises:
             LedgerUnreachable: the endpoint does not answer.
             HistoryBroken: the events, read afresh, do not add up to the contract's running hash.
         """
-        with self._refreshing:
-            try:
-                self._history = self._read_on(self._history)
-            except HistoryBroken:
-                # The chain may have dropped blocks that were replayed. From the start, it has to add up.
-                self._history = self._read_on(History(from_block=self._first_block))
+        self._follower.refresh()
 
-    def _read_on(self, history: History) -> History:
-        newest = self._ledger.block_number()
-        if newest < history.next_block:
-            return history
-        events = self._ledger.events(history.next_block, newest)
-        history_hash = self._ledger.history_hash(at_block=newest)
-        history = history.copy()
-        history.extend(events, to_block=newest)
-        history.verify(history_hash)
-        return history
+    @property
+    def _history(self) -> History:
+        return self._follower.history
 
     def current_round(self) -> RoundRecord | None:
         """Return the newest round, if there is one."""
@@ -98,10 +83,9 @@ class LedgerView:
         """Return the admitted nodes, ascending."""
         return self._history.admitted
 
-    def admitted_members(self) -> dict[Address, MemberRecord]:
-        """Return the admitted nodes' records, ascending."""
-        history = self._history
-        return {node: history.members[node] for node in history.admitted}
+    def is_epoch_stale(self) -> bool:
+        """Return whether the membership has changed since the newest epoch's key was wrapped."""
+        return self._history.is_epoch_stale
 
     def policy(self) -> OnChainPolicy | None:
         """Return the policy that the next round will follow, if one was adopted."""

@@ -1,16 +1,15 @@
-"""The checks that need nothing but the ledger: 1, 2, 9, 11 and 12. Pure."""
+"""The checks that need nothing but the ledger and are made at its end: 1, 2, 9 and 12. Pure."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from fedproof.digests import ZERO_DIGEST, Digest
+from fedproof.digests import Address, Digest
 from fedproof.ledger.artifact import load_artifact
-from fedproof.ledger.encoding import chain_entry, compute_entry
-from fedproof.ledger.events import Event, ExclusionReason, OnChainPolicy, Phase, RoundSealed
+from fedproof.ledger.encoding import RunningHash
+from fedproof.ledger.events import LEAF_TOO, Event, ExclusionReason, Phase
 from fedproof_auditor.chronicle import Chronicle, RoundRecord
-from fedproof_auditor.findings import CheckFailed, Failure, require_equal, spell
+from fedproof_auditor.findings import CheckFailed, Failure, require_equal
 
 
 def verify_code(code: bytes) -> None:
@@ -39,10 +38,10 @@ def verify_history(events: Sequence[Event], history_hash: Digest, *, block_numbe
 
 def compute_history_hash(events: Sequence[Event]) -> Digest:
     """Return the running hash that the contract has after these events."""
-    running = ZERO_DIGEST
+    running = RunningHash()
     for event in events:
-        running = chain_entry(running, compute_entry(event))
-    return running
+        running.add(event)
+    return running.value
 
 
 def locate_break(events: Sequence[Event], hash_at: Callable[[int], Digest], *, last_block: int) -> int:
@@ -65,123 +64,66 @@ def locate_break(events: Sequence[Event], hash_at: Callable[[int], Digest], *, l
     return broken
 
 
-def verify_seal(record: RoundRecord, policy: OnChainPolicy) -> Iterator[Failure]:
+def verify_seal(record: RoundRecord) -> Iterator[Failure]:
     """Check 9: yield what is wrong with a sealed round's contributors.
 
-    Contributors and excluded nodes are ascending, disjoint, and together exactly those who committed; each
-    excluded node has a reason that we know; there are enough contributors; and the seal came early only when
-    nobody of the cohort was left out.
+    The sealed nodes are ascending, each with a reason code that we know and that its commitment does not
+    contradict. All who committed by transaction are among them, and others only to exclude them from a batch.
+    There are enough contributors; and the seal came early only when nobody of the cohort was left out. Who
+    sealed cannot be seen: that nobody but the aggregator excluded nodes rests on the contract's code.
     """
     sealed, number = record.sealed, record.number
     if sealed is None:
         return
-    for what, nodes in (("contributors", sealed.contributors), ("excluded", sealed.excluded)):
-        if list(nodes) != sorted(set(nodes)):
-            yield Failure(
-                check=9, round=number, field=what, expected="ascending addresses, each once", got="others"
-            )
-    listed = Counter([*sealed.contributors, *sealed.excluded])
-    for node in sorted(listed.keys() | record.commitments.keys()):
-        if node not in record.commitments:
-            expected, got = "a committed node", "a node that did not commit"
-        elif listed[node] != 1:
-            expected = "once among contributors and excluded"
-            got = "in neither" if not listed[node] else f"{listed[node]} times"
-        else:
-            continue
-        yield Failure(check=9, round=number, node=node, field="sealed set", expected=expected, got=got)
-    if len(sealed.excluded) != len(sealed.reasons):
-        yield Failure(
-            check=9,
-            round=number,
-            field="reasons",
-            expected=f"one for each of {len(sealed.excluded)} excluded nodes",
-            got=str(len(sealed.reasons)),
-        )
-    yield from _verify_reasons(record, sealed, policy)
-    if len(sealed.contributors) < policy.min_contributors:
-        yield Failure(
-            check=9,
-            round=number,
-            field="contributors",
-            expected=f"at least {policy.min_contributors}",
-            got=str(len(sealed.contributors)),
-        )
-    if len(sealed.contributors) != len(record.cohort) and record.sealed_at <= record.opened.deadline:
+    if list(sealed.nodes) != sorted(set(sealed.nodes)):
+        expected, got = "ascending addresses, each once", "others"
+        yield Failure(check=9, round=number, field="sealed nodes", expected=expected, got=got)
+    if len(sealed.nodes) != len(sealed.reasons):
+        expected, got = f"one for each of {len(sealed.nodes)} nodes", str(len(sealed.reasons))
+        yield Failure(check=9, round=number, field="reasons", expected=expected, got=got)
+    for node in sorted(record.commitments.keys() - set(sealed.nodes)):
+        expected, got = "every node that committed", "one is missing"
+        yield Failure(check=9, round=number, node=node, field="sealed nodes", expected=expected, got=got)
+    excluded = 0
+    for node, code in zip(sealed.nodes, sealed.reasons, strict=False):
+        yield from _verify_reason(record, node, code)
+        excluded += (code % LEAF_TOO != 0) + (code >= LEAF_TOO)
+    contributors = len(record.commitments) + (record.batch.count if record.batch else 0) - excluded
+    if contributors < record.terms.min_contributors:
+        expected = f"at least {record.terms.min_contributors}"
+        yield Failure(check=9, round=number, field="contributors", expected=expected, got=str(contributors))
+    if contributors > len(record.cohort):
+        expected = f"at most the cohort's {len(record.cohort)}"
+        yield Failure(check=9, round=number, field="contributors", expected=expected, got=str(contributors))
+    if contributors != len(record.cohort) and record.sealed_at <= record.opened.deadline:
         yield Failure(
             check=9,
             round=number,
             field="time of the seal",
-            expected=f"after {record.opened.deadline}, as {len(sealed.contributors)} of {len(record.cohort)} "
+            expected=f"after {record.opened.deadline}, as {contributors} of {len(record.cohort)} "
             "nodes contributed",
             got=str(record.sealed_at),
         )
 
 
-def _verify_reasons(record: RoundRecord, sealed: RoundSealed, policy: OnChainPolicy) -> Iterator[Failure]:
-    for node, reason in zip(sealed.excluded, sealed.reasons, strict=False):
-        expected = f"one of {sorted(int(known) for known in ExclusionReason)}"
-        got = "" if reason in list(ExclusionReason) else str(reason)
-        commitment = record.commitments.get(node)
-        if reason == ExclusionReason.OVER_MAX_EXAMPLES and commitment is not None:
-            expected = f"more than {policy.max_examples} examples"
-            got = str(commitment.examples) if commitment.examples <= policy.max_examples else ""
-        if got:
-            yield Failure(check=9, round=record.number, node=node, field="reason", expected=expected, got=got)
-
-
-def verify_attestations(record: RoundRecord, policy: OnChainPolicy) -> Iterator[Failure]:
-    """Check 11: yield what is wrong with a finalised round's attestations.
-
-    Every attestation names the finalised model; those that came before the finalisation reach the quorum and
-    are as many as RoundFinalised says; and the quorum is more than half of the cohort.
-    """
-    finalised, number = record.finalised, record.number
-    if finalised is None:
+def _verify_reason(record: RoundRecord, node: Address, code: int) -> Iterator[Failure]:
+    commitment, reason = record.commitments.get(node), code % LEAF_TOO
+    most = record.terms.max_examples
+    if commitment is None and (record.batch is None or not 0 < code < LEAF_TOO):
+        expected, got = "a node that committed", "one that did not"
+    elif code >= LEAF_TOO and record.batch is None:
+        expected, got = f"below {LEAF_TOO}, as no batch was anchored", str(code)
+    elif reason and reason not in list(ExclusionReason):
+        expected, got = f"one of {sorted(int(known) for known in ExclusionReason)}", str(reason)
+    elif commitment and reason == ExclusionReason.OVER_MAX_EXAMPLES and commitment.examples <= most:
+        expected, got = f"more than {most} examples", str(commitment.examples)
+    else:
         return
-    model, position = finalised.model_digest, (finalised.block_number, finalised.log_index)
-    for node, attested in record.attestations.items():
-        if attested.model_digest != model:
-            yield Failure(
-                check=11,
-                round=number,
-                node=node,
-                field="attested model",
-                expected=spell(model),
-                got=spell(attested.model_digest),
-            )
-    equal = sum(
-        each.model_digest == model and (each.block_number, each.log_index) < position
-        for each in record.attestations.values()
-    )
-    if equal < policy.attestation_quorum:
-        yield Failure(
-            check=11,
-            round=number,
-            field="attestations of the finalised model",
-            expected=f"at least {policy.attestation_quorum}",
-            got=str(equal),
-        )
-    if equal != finalised.attestations:
-        yield Failure(
-            check=11,
-            round=number,
-            field="attestations in RoundFinalised",
-            expected=str(equal),
-            got=str(finalised.attestations),
-        )
-    if 2 * policy.attestation_quorum <= len(record.cohort):
-        yield Failure(
-            check=11,
-            round=number,
-            field="attestation quorum",
-            expected=f"more than half of the cohort of {len(record.cohort)}",
-            got=str(policy.attestation_quorum),
-        )
+    yield Failure(check=9, round=record.number, node=node, field="reason", expected=expected, got=got)
 
 
 def verify_head_model(chronicle: Chronicle, head_model: Digest) -> None:
-    """Check 12: the head model on chain is what the last finalised round, or the first policy, made it.
+    """Check 12: the head model on chain is the last finalised one, or the first that the events name.
 
     Raises:
         CheckFailed: it is another one.
@@ -189,8 +131,8 @@ def verify_head_model(chronicle: Chronicle, head_model: Digest) -> None:
     finished = [number for number, record in chronicle.rounds.items() if record.phase is Phase.FINALISED]
     require_equal(
         head_model,
-        chronicle.head_model or ZERO_DIGEST,
+        chronicle.head_model,
         check=12,
-        field="head model" if finished else "head model (no round is finalised: the genesis model)",
+        field="head model" if finished else "head model (no round is finalised: the first model)",
         round_number=max(finished, default=None),
     )

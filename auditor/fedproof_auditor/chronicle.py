@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fedproof.digests import Address, Digest
+from fedproof.digests import ZERO_DIGEST, Address, Digest
 from fedproof.ledger.events import (
     AggregatePublished,
+    CommitmentsAnchored,
     EpochPublished,
     ModelAttested,
+    OnChainPolicy,
     Phase,
     PolicyAdopted,
+    ResultProposed,
+    RoundDisputed,
     RoundFailed,
     RoundFinalised,
     RoundOpened,
     RoundSealed,
+    Succeeded,
     UpdateCommitted,
 )
 
@@ -25,19 +30,30 @@ class RoundRecord:
     """One round, as far as it went.
 
     Attributes:
-        cohort: the nodes that were admitted when it opened.
+        cohort: the nodes that were admitted when it opened; nothing changes it afterwards.
+        terms: those of the newest policy when it opened.
+        deadline: of its phase; the last one, once it is over.
         commitments: by node, in the order in which they came.
-        attestations: by node, in the order in which they came.
+        batch: the signed commitments that were anchored.
+        signed: nodes among `commitments` whose signature stands in the batch.
+        attestations: by node, in the order in which they came, also after the finalisation; those that came
+            as signatures with it are in `finalised`.
         sealed_at: the block timestamp of its seal; 0 before it.
     """
 
     opened: RoundOpened
     cohort: frozenset[Address]
+    terms: OnChainPolicy
+    deadline: int
     phase: Phase = Phase.OPEN
     commitments: dict[Address, UpdateCommitted] = field(default_factory=dict)
+    batch: CommitmentsAnchored | None = None
+    signed: frozenset[Address] = frozenset()
     sealed: RoundSealed | None = None
     aggregate: AggregatePublished | None = None
     attestations: dict[Address, ModelAttested] = field(default_factory=dict)
+    proposal: ResultProposed | None = None
+    dispute: RoundDisputed | None = None
     finalised: RoundFinalised | None = None
     failed: RoundFailed | None = None
     sealed_at: int = 0
@@ -47,6 +63,24 @@ class RoundRecord:
         """Which round."""
         return self.opened.round
 
+    @property
+    def contributors(self) -> tuple[Address, ...]:
+        """The sealed set, ascending: by transaction, and from the batch as far as it has been read."""
+        if self.sealed is None:
+            return ()
+        return tuple(sorted({*self.sealed.contributors, *self.signed} - set(self.sealed.excluded)))
+
+    @property
+    def candidate(self) -> Digest | None:
+        """The model that its nodes attest, as the first of them has it, or else the proposal."""
+        first = next(iter(self.attestations.values()), self.proposal)
+        return first.model_digest if first else None
+
+    @property
+    def attesters(self) -> frozenset[Address]:
+        """Who vouched for a model, by transaction or by signature."""
+        return frozenset(self.attestations).union(self.finalised.signers if self.finalised else ())
+
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
@@ -54,14 +88,13 @@ class EpochRecord:
 
     Attributes:
         policy_version: the newest policy then; 0 for none.
-        memberships: the sets of admitted nodes from the first request of this epoch to its publication. The
-            key maker wraps the key some time before its transaction is mined: any of them may be what it saw.
+        members: the nodes that were admitted then.
         wrapping_keys: the digest of the public key that each node had named by then.
     """
 
     published: EpochPublished
     policy_version: int
-    memberships: tuple[frozenset[Address], ...]
+    members: frozenset[Address]
     wrapping_keys: Mapping[Address, Digest]
 
 
@@ -70,10 +103,21 @@ class Chronicle:
     """Everything that the events say, in one place.
 
     Attributes:
-        head_model: what the head model must be after the last event; nothing before the first policy.
+        current: the round that was opened last, if any was.
+        head_model: what the head model must be after the last event; zero before the first policy.
+        succeeded: the retired ledger that this one goes on from, if any.
+        is_retired: whether no more rounds open.
     """
 
     policies: dict[int, PolicyAdopted] = field(default_factory=dict)
     epochs: dict[int, EpochRecord] = field(default_factory=dict)
     rounds: dict[int, RoundRecord] = field(default_factory=dict)
-    head_model: Digest | None = None
+    current: RoundRecord | None = None
+    head_model: Digest = ZERO_DIGEST
+    succeeded: Succeeded | None = None
+    is_retired: bool = False
+
+    @property
+    def has_inherited(self) -> bool:
+        """Whether the first round starts from the predecessor's head, not from the first policy's genesis."""
+        return self.succeeded is not None and self.succeeded.head_model != ZERO_DIGEST

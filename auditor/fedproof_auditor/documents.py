@@ -81,7 +81,7 @@ def verify_documents(
                         got=", ".join(spell(digest) for digest in by_digest) or "no document",
                     )
                 )
-            verify_terms(present, event)  # 3
+            verify_terms(present, event, is_first=version == 1 and not chronicle.has_inherited)  # 3
             found[version] = AdoptedPolicy(present, plan_codec(present, version=version))
     return found
 
@@ -103,8 +103,13 @@ def read_documents(digests: Iterable[Digest], store: PolicyStore, findings: Find
     return found
 
 
-def verify_terms(document: Policy, event: PolicyAdopted) -> None:
+def verify_terms(document: Policy, event: PolicyAdopted, *, is_first: bool) -> None:
     """Check 3: what the contract enforces of a policy is what the document says.
+
+    Args:
+        document: the policy.
+        event: its adoption.
+        is_first: whether its genesis became the head model.
 
     Raises:
         CheckFailed: naming the first field that differs.
@@ -117,8 +122,11 @@ def verify_terms(document: Policy, event: PolicyAdopted) -> None:
         ("commit_window_s", rounds.commit_window_s, on_chain.commit_window),
         ("aggregate_window_s", rounds.aggregate_window_s, on_chain.aggregate_window),
         ("attest_window_s", rounds.attest_window_s, on_chain.attest_window),
+        ("batching", rounds.batching, on_chain.batching),
+        ("privacy round_cost", document.privacy.round_cost, on_chain.privacy_cost),
+        ("privacy budget", document.privacy.budget, on_chain.privacy_budget),
     ]
-    if event.version == 1:
+    if is_first:
         terms.append(("genesis model", document.model.genesis, event.head_model))
     for name, expected, came in terms:
         require_equal(came, expected, check=3, field=f"policy version {event.version}: {name}")

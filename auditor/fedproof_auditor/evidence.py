@@ -15,6 +15,7 @@ from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.client import BlockRef, Ledger
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.events import Event
+from fedproof.ledger.statements import AskContract
 from fedproof_auditor.checks import verify_code
 from fedproof_auditor.findings import CheckFailed, Failure
 
@@ -30,6 +31,7 @@ class LedgerEvidence:
         block: which all of it is about, however far the chain has grown meanwhile.
         timestamps: of each block that holds an event.
         hash_at: returns the contract's history hash after a block.
+        ask_contract: whether the contract at a node's address takes a signature as its own (EIP-1271).
     """
 
     url: str
@@ -42,6 +44,7 @@ class LedgerEvidence:
     events: tuple[Event, ...]
     timestamps: Mapping[int, int]
     hash_at: Callable[[int], Digest]
+    ask_contract: AskContract
 
 
 def fetch_code(endpoint: Endpoint, contract: Address, *, at_block: int | None = None) -> bytes:
@@ -99,6 +102,7 @@ def fetch_evidence(
         events=events,
         timestamps=timestamps,
         hash_at=lambda number: ledger.history_hash(at_block=number),
+        ask_contract=ledger.is_signed_by,
     )
 
 

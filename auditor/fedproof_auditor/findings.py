@@ -149,6 +149,30 @@ class Findings:
         if not holds:
             self.failures.append(otherwise)
 
+    def require(
+        self,
+        holds: bool,
+        check: int,
+        field: str,
+        *,
+        expected: object,
+        got: object,
+        round_number: int | None = None,
+        node: Address | None = None,
+    ) -> None:
+        """Keep what differs, spelled out, unless something holds."""
+        if not holds:
+            self.failures.append(
+                Failure(
+                    check=check,
+                    field=field,
+                    expected=spell(expected),
+                    got=spell(got),
+                    round=round_number,
+                    node=node,
+                )
+            )
+
     def of(self, check: int) -> list[Failure]:
         """Return one check's failures, by round and chunk."""
         return sorted((each for each in self.failures if each.check == check), key=_place)

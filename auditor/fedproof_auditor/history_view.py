@@ -14,6 +14,7 @@ from fedproof.ledger.events import (
     AGGREGATOR_ROLE,
     DEFAULT_ADMIN_ROLE,
     EVENT_TYPES,
+    LEAF_TOO,
     EpochRequested,
     Event,
     ExclusionReason,
@@ -81,7 +82,7 @@ def find_nodes(event: Event) -> tuple[Address, ...]:
     for name in ("node", "account"):
         if (node := getattr(event, name, None)) is not None:
             return (node,)
-    return (*getattr(event, "contributors", ()), *getattr(event, "excluded", ()))
+    return (*getattr(event, "nodes", ()), *getattr(event, "signers", ()))
 
 
 def select_lines(
@@ -107,11 +108,7 @@ def select_lines(
 def as_document(line: Line, names: NameBook) -> dict[str, Any]:
     """Return a line for machines."""
     event = line.event
-    facts = {
-        field.name: _plain(getattr(event, field.name), names)
-        for field in fields(event)
-        if field.name not in _PLACE
-    }
+    facts = {name: _plain(value, names) for name, value in _find_facts(event)}
     node: Address | None = getattr(event, "node", None)
     return {
         "block": event.block_number,
@@ -130,11 +127,10 @@ def as_row(line: Line, names: NameBook) -> tuple[str, str, str, str, str, str, s
     event = line.event
     when = datetime.fromtimestamp(line.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
     node: Address | None = getattr(event, "node", None) or getattr(event, "key_maker", None)
-    hidden = _PLACE | {"round", "node", "key_maker"}
     facts = [
-        f"{field.name}={_show(field.name, getattr(event, field.name), names)}"
-        for field in fields(event)
-        if field.name not in hidden and getattr(event, field.name) != ()
+        f"{name}={_show(name, value, names)}"
+        for name, value in _find_facts(event)
+        if name not in ("round", "node", "key_maker") and value != ()
     ]
     return (
         str(event.block_number),
@@ -145,6 +141,14 @@ def as_row(line: Line, names: NameBook) -> tuple[str, str, str, str, str, str, s
         " ".join(facts),
         f"{line.gas:,}",
     )
+
+
+def _find_facts(event: Event) -> Iterator[tuple[str, object]]:
+    for field in fields(event):
+        if field.name not in _PLACE:
+            value = getattr(event, field.name)
+            # One code a byte, and no address, however many there are.
+            yield field.name, tuple(value) if field.name == "reasons" else value
 
 
 def _plain(value: object, names: NameBook) -> object:
@@ -170,9 +174,15 @@ def _show(name: str, value: object, names: NameBook) -> str:
         case "reason", int():
             return spell_reason(value, FailureReason)
         case "reasons", tuple():
-            return "[" + ", ".join(spell_reason(each, ExclusionReason) for each in value) + "]"
+            return "[" + ", ".join(map(_spell_code, value)) + "]"
         case _:
             return _short(value, names)
+
+
+def _spell_code(code: int) -> str:
+    """Return a node's code in a seal: why it does not count, and whether its leaf in the batch does not."""
+    reason, leaf = code % LEAF_TOO, " but its leaf" * (code >= LEAF_TOO)
+    return (spell_reason(reason, ExclusionReason) if reason else "counts") + leaf
 
 
 def _short(value: object, names: NameBook) -> str:

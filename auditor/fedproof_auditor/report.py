@@ -9,7 +9,7 @@ from typing import Any
 
 from fedproof.digests import Address, Digest, checksum_address
 from fedproof.ledger.client import BlockRef
-from fedproof.ledger.events import ExclusionReason, FailureReason, Phase
+from fedproof.ledger.events import ExclusionReason, FailureReason, Phase, RoundDisputed
 from fedproof_auditor.chronicle import RoundRecord
 from fedproof_auditor.findings import CHECKS, Failure, NameBook, spell, spell_node, spell_reason
 from fedproof_auditor.verify import Audit
@@ -62,7 +62,7 @@ class Report:
             3: (len(chronicle.policies), "version"),
             4: (len(rounds), "round"),
             5: (
-                sum(len(each.commitments) + len(each.attestations) for each in rounds),
+                sum(len(each.commitments) + len(each.attesters) for each in rounds),
                 "action",
             ),
             6: (len(chronicle.epochs), "epoch"),
@@ -79,7 +79,7 @@ def as_document(report: Report) -> Document:
     """Return the report for machines; docs/auditor.md describes it."""
     audit, names = report.audit, report.names
     first = audit.findings.first()
-    block = report.block
+    block, before = report.block, audit.chronicle.succeeded
     return {
         "holds": report.holds,
         "first_failure": None if first is None else _failure_document(first, names),
@@ -88,6 +88,13 @@ def as_document(report: Report) -> Document:
         "block": None
         if block is None
         else {"number": block.number, "hash": spell(block.hash), "timestamp": block.timestamp},
+        "predecessor": None
+        if before is None
+        else {
+            "contract": checksum_address(before.predecessor),
+            "history_hash": spell(before.history_hash),
+            "head_model": spell(before.head_model),
+        },
         "selected_rounds": report.selection,
         "checks": [
             {
@@ -133,18 +140,27 @@ def _round_document(report: Report, record: RoundRecord) -> Document:
         "round": record.number,
         "phase": spell(record.phase),
         "committed": [spell_node(node, names) for node in record.commitments],
-        "contributors": [spell_node(node, names) for node in sealed.contributors] if sealed else [],
+        "contributors": [spell_node(node, names) for node in record.contributors],
         "excluded": {
             spell_node(node, names): spell_reason(reason, ExclusionReason)
-            for node, reason in zip(sealed.excluded, sealed.reasons, strict=False)
+            for node, reason in sealed.excluded.items()
         }
         if sealed
         else {},
         "stored": None if stored is None else sorted(spell_node(node, names) for node in stored),
         "model": spell(finalised.model_digest) if finalised else None,
-        "attestations": len(record.attestations),
+        "attestations": len(record.attesters),
+        "dispute": _dispute_document(record.dispute, names) if record.dispute else None,
         "dissenters": [spell_node(node, names) for node in find_dissenters(record)],
         "failure": spell_reason(failed.reason, FailureReason) if failed else None,
+    }
+
+
+def _dispute_document(dispute: RoundDisputed, names: NameBook) -> Document:
+    return {
+        "node": spell_node(dispute.node, names),
+        "subject": spell(dispute.subject),
+        "index": dispute.index,
     }
 
 
@@ -186,6 +202,9 @@ def describe(report: Report, *, tick: str, cross: str) -> Iterator[tuple[str, st
             yield f"       {failure.describe(report.names)}", style
         if len(failures) > SHOWN_PER_CHECK:
             yield f"       and {len(failures) - SHOWN_PER_CHECK} more (all of them with --json)", style
+    if (before := report.audit.chronicle.succeeded) is not None:
+        where, ended = checksum_address(before.predecessor), spell(before.history_hash)
+        yield f"goes on from {where}, whose history ended in {ended}: that is for another audit", "yellow"
     for record in report.audit.chronicle.rounds.values():
         yield from ((line, "yellow") for line in _describe_round(report, record))
     yield _describe_counts(report), ""
@@ -210,9 +229,12 @@ def _describe_round(report: Report, record: RoundRecord) -> Iterator[str]:
         kept = "" if stored is None else f", {len(stored)} stored as a whole"
         yield f"round {number} {how}; {count(len(record.commitments), 'committed update')}{kept}"
     if record.sealed:
-        for node, reason in zip(record.sealed.excluded, record.sealed.reasons, strict=False):
+        for node, reason in record.sealed.excluded.items():
             why = spell_reason(reason, ExclusionReason)
             yield f"round {number}: {spell_node(node, names)} was excluded: {why}"
+    if dispute := record.dispute:
+        who = spell_node(dispute.node, names)
+        yield f"round {number}: {who} disputed {spell(dispute.subject)} {dispute.index}"
     for node in find_dissenters(record):
         yield f"round {number}: {spell_node(node, names)} attested another model"
 

@@ -55,6 +55,15 @@ class StoredEvidence:
         with _readable(self.root):
             return self._store.get_public_key(digest)
 
+    def get_statements(self, root: Digest) -> bytes:
+        """Return the signed statements of that root, which the caller computes from them.
+
+        Raises:
+            PeerError: they are missing.
+        """
+        with _readable(self.root):
+            return self._store.get_statements(root)
+
     def get_policy(self, digest: Digest) -> bytes:
         """Return the canonical bytes of the policy of that digest.
 

@@ -27,7 +27,7 @@ def plan_tasks(
 ) -> list[ChunkTask]:
     """Return one task for each chunk index of a round."""
     record, policy = facts.record, facts.policy
-    contributors = record.sealed.contributors if record.sealed and record.aggregate else ()
+    contributors = record.contributors if record.aggregate else ()
     if not facts.is_binding and not {each.node for each in updates}.issuperset(contributors):
         contributors = ()  # the round was given up, and what is left of it cannot be added
     sums = aggregate.chunk_digests if aggregate else ()
@@ -111,7 +111,7 @@ def verify_exclusions(facts: RoundFacts, sound: Collection[Address]) -> list[Fai
             round=facts.record.number,
             node=node,
         )
-        for node, reason in zip(sealed.excluded, sealed.reasons, strict=False)
+        for node, reason in sealed.excluded.items()
         if reason == ExclusionReason.MALFORMED and node in sound
     ]
 

@@ -64,7 +64,7 @@ def find_standing(record: RoundRecord, node: Address) -> Standing:
     """Return what the evidence of a committed node is needed for."""
     if record.sealed is None:
         return Standing.CANDIDATE
-    return Standing.CONTRIBUTOR if node in record.sealed.contributors else Standing.EXCLUDED
+    return Standing.CONTRIBUTOR if node in record.contributors else Standing.EXCLUDED
 
 
 def read_header(commitment: UpdateCommitted, store: HeaderStore) -> Header:
@@ -180,7 +180,7 @@ def expect_aggregate_manifest(facts: RoundFacts) -> AggregateManifest:
         ValueError: the sealed set is none that a manifest can name.
     """
     record, policy = facts.record, facts.policy
-    contributors = record.sealed.contributors if record.sealed else ()
+    contributors = record.contributors
     unknown = [node for node in contributors if node not in record.commitments]
     if unknown:
         raise ValueError(f"contributor 0x{unknown[0].hex()} did not commit")

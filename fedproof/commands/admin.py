@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json as json_module
-from datetime import UTC, datetime
+import hashlib
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,18 +22,31 @@ from fedproof.commands.options import (
 from fedproof.commands.output import report
 
 if TYPE_CHECKING:
+    from fedproof.digests import Digest
     from fedproof.ledger.client import Ledger, Receipt
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="""Admit and suspend nodes, adopt a policy, ask for a new key, and see where the federation stands.
+    help="""Admit and suspend nodes, adopt a policy, ask for a new key, hand over roles.
 
     A new federation needs, in this order: every node's `fedproof node register`, `admin admit`,
-    `admin policy`, and `admin epoch`.
+    `admin policy`, and `admin epoch`. `fedproof ledger show` says where it stands.
+
+    With `--dry-run`, a command asks the chain what the transaction would do and cost, and sends nothing.
     """,
 )
 
 Nodes = Annotated[list[str], typer.Argument(help="The nodes' addresses.", metavar="ADDRESS...")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Send nothing: say what it would cost, or why it would be refused.")
+]
+
+
+class Role(StrEnum):
+    """Who may do what: `admin` decides about members, policies and keys; `aggregator` drives the rounds."""
+
+    ADMIN = "admin"
+    AGGREGATOR = "aggregator"
 
 
 @app.command()
@@ -43,16 +57,19 @@ def admit(
     password_file: PasswordFile = None,
     address_book: AddressBookFile = DEFAULT_BOOK,
     rpc_url: RpcUrl = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Admit nodes that have registered, or were suspended. They take part from the next round on.
+
+    Ask for a new epoch afterwards: no round opens before its key is wrapped for the new members.
 
     Example: `fedproof admin admit 0x7099...79C8 --keystore admin.json`
     """
     from fedproof.digests import as_address
 
     addresses = [as_address(each, "ADDRESS") for each in node]
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file)
+    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     for text, address in zip(node, addresses, strict=True):
         report({"admitted": text, **_show(ledger.admit(address))}, as_json=json)
 
@@ -65,9 +82,10 @@ def suspend(
     password_file: PasswordFile = None,
     address_book: AddressBookFile = DEFAULT_BOOK,
     rpc_url: RpcUrl = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Suspend nodes. What they committed stands; they cannot commit or attest again.
+    """Suspend nodes, from the next round on: one that is under way keeps its cohort.
 
     Ask for a new epoch afterwards: a suspended node still knows the key of the last one.
 
@@ -76,7 +94,7 @@ def suspend(
     from fedproof.digests import as_address
 
     addresses = [as_address(each, "ADDRESS") for each in node]
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file)
+    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     for text, address in zip(node, addresses, strict=True):
         report({"suspended": text, **_show(ledger.suspend(address))}, as_json=json)
 
@@ -89,6 +107,7 @@ def policy(
     password_file: PasswordFile = None,
     address_book: AddressBookFile = DEFAULT_BOOK,
     rpc_url: RpcUrl = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Adopt a policy for the rounds to come. An open round keeps its own.
@@ -100,11 +119,11 @@ def policy(
     from fedproof.policy import Policy
 
     document = Policy.load(path)
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file)
+    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     facts: dict[str, object] = {"policy": document.digest}
-    if ledger.policy().digest != document.digest:
+    if ledger.policy_digest() != document.digest:
         facts |= _show(ledger.adopt_policy(document))
-    report({**facts, "version": ledger.policy_version()}, as_json=json)
+    report({**facts, "version": ledger.state().policy_version}, as_json=json)
 
 
 @app.command()
@@ -115,6 +134,7 @@ def epoch(
     password_file: PasswordFile = None,
     address_book: AddressBookFile = DEFAULT_BOOK,
     rpc_url: RpcUrl = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Ask a node to make the next epoch's secret key, and to wrap it for every admitted node.
@@ -124,120 +144,139 @@ def epoch(
     from fedproof.digests import as_address
 
     maker = as_address(key_maker, "--key-maker")
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file)
+    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     receipt = ledger.request_epoch(maker)
-    report({"epoch": ledger.current_epoch() + 1, "key_maker": key_maker, **_show(receipt)}, as_json=json)
+    report({"epoch": ledger.state().epoch + 1, "key_maker": key_maker, **_show(receipt)}, as_json=json)
 
 
 @app.command()
-def status(address_book: AddressBookFile = DEFAULT_BOOK, rpc_url: RpcUrl = None, json: Json = False) -> None:
-    """Show where the federation stands, replayed from its events and checked against the running hash.
+def grant(
+    role: Annotated[Role, typer.Argument(help="Which role.")],
+    account: Annotated[str, typer.Argument(help="Who gets it; for `admin`, a multisig wallet is wise.")],
+    *,
+    keystore: Keystore,
+    password_file: PasswordFile = None,
+    address_book: AddressBookFile = DEFAULT_BOOK,
+    rpc_url: RpcUrl = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Give a role to an account. To hand a role over, grant it, see it work, and `renounce` one's own.
 
-    Example: `fedproof admin status --address-book address-book.json`
+    Example: `fedproof admin grant admin 0x7099...79C8 --keystore admin.json`
     """
-    facts = _collect_status(address_book, rpc_url)
-    if json:
-        typer.echo(json_module.dumps(facts))
-    else:
-        _print_status(facts)
+    from fedproof.digests import as_address
+
+    address = as_address(account, "ACCOUNT")
+    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    report({"granted": role, **_show(ledger.grant_role(_find_role(role), address))}, as_json=json)
+
+
+@app.command()
+def revoke(
+    role: Annotated[Role, typer.Argument(help="Which role.")],
+    account: Annotated[str, typer.Argument(help="Who loses it.")],
+    *,
+    keystore: Keystore,
+    password_file: PasswordFile = None,
+    address_book: AddressBookFile = DEFAULT_BOOK,
+    rpc_url: RpcUrl = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Take a role from an account.
+
+    Example: `fedproof admin revoke aggregator 0x7099...79C8 --keystore admin.json`
+    """
+    from fedproof.digests import as_address
+
+    address = as_address(account, "ACCOUNT")
+    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    report({"revoked": role, **_show(ledger.revoke_role(_find_role(role), address))}, as_json=json)
+
+
+@app.command()
+def renounce(
+    role: Annotated[Role, typer.Argument(help="Which role of one's own.")],
+    *,
+    keystore: Keystore,
+    password_file: PasswordFile = None,
+    address_book: AddressBookFile = DEFAULT_BOOK,
+    rpc_url: RpcUrl = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Give up one's own role, for good. Without any admin, members and policy stay as they are for ever.
+
+    Example: `fedproof admin renounce admin --keystore admin.json`
+    """
+    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    report({"renounced": role, **_show(ledger.renounce_role(_find_role(role)))}, as_json=json)
+
+
+@app.command()
+def release(
+    file: Annotated[Path, typer.Argument(help="The file in which the head model leaves the federation.")],
+    *,
+    keystore: Keystore,
+    password_file: PasswordFile = None,
+    address_book: AddressBookFile = DEFAULT_BOOK,
+    rpc_url: RpcUrl = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Put the SHA-256 of a released checkpoint on the ledger, beside the head model's digest.
+
+    Example: `fedproof admin release model.safetensors --keystore admin.json`
+    """
+    from fedproof.digests import Digest
+    from fedproof.files import read_whole
+
+    digest = Digest(hashlib.sha256(read_whole(file, "the released file")).digest())
+    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    facts = {"file": file, "digest": digest, "head_model": ledger.head_model()}
+    report({**facts, **_show(ledger.release_checkpoint(digest))}, as_json=json)
+
+
+@app.command()
+def retire(
+    *,
+    keystore: Keystore,
+    password_file: PasswordFile = None,
+    address_book: AddressBookFile = DEFAULT_BOOK,
+    rpc_url: RpcUrl = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """End this ledger for good, between two rounds. `fedproof deploy --predecessor` goes on from its head.
+
+    Example: `fedproof admin retire --keystore admin.json --dry-run`
+    """
+    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    report({"head_model": ledger.head_model(), **_show(ledger.retire())}, as_json=json)
 
 
 def _connect(
-    address_book: Path, rpc_url: str | None, *, keystore: Path, password_file: Path | None
+    address_book: Path, rpc_url: str | None, *, keystore: Path, password_file: Path | None, dry_run: bool
 ) -> Ledger:
     from fedproof.config import load_address_book
     from fedproof.keys.wallet import load_wallet, read_password
     from fedproof.ledger.client import Ledger
+    from fedproof.ledger.rehearsal import Rehearsal
 
     book = load_address_book(address_book)
     account = load_wallet(keystore, read_password(password_file))
-    return Ledger.connect(rpc_url or book.rpc_url, book.contract, account=account, attempts=ATTEMPTS)
+    connect: Callable[..., Ledger] = Rehearsal.connect if dry_run else Ledger.connect
+    return connect(rpc_url or book.rpc_url, book.contract, account=account, attempts=ATTEMPTS)
+
+
+def _find_role(role: Role) -> Digest:
+    from fedproof.ledger.events import AGGREGATOR_ROLE, DEFAULT_ADMIN_ROLE
+
+    return DEFAULT_ADMIN_ROLE if role is Role.ADMIN else AGGREGATOR_ROLE
 
 
 def _show(receipt: Receipt) -> dict[str, object]:
+    if not any(receipt.transaction_hash):
+        return {"dry_run": True, "gas": receipt.gas_used}
     return {"transaction": receipt.transaction_hash, "block": receipt.block_number, "gas": receipt.gas_used}
-
-
-def _collect_status(address_book: Path, rpc_url: str | None) -> dict[str, Any]:
-    from fedproof.config import load_address_book
-    from fedproof.digests import checksum_address
-    from fedproof.ledger.client import Ledger
-    from fedproof.ledger.history import History
-
-    book = load_address_book(address_book)
-    ledger = Ledger.connect(rpc_url or book.rpc_url, book.contract, attempts=ATTEMPTS)
-    history = History()
-    history.next_block = book.block  # the contract cannot have spoken before it was deployed
-    ledger.catch_up(history)
-    terms = history.policies.get(len(history.policies))
-    current, key = history.current_round, history.current_epoch
-    return {
-        "chain_id": ledger.chain_id,
-        "contract": checksum_address(ledger.contract),
-        "admin": checksum_address(book.admin),
-        "aggregator": checksum_address(book.aggregator),
-        "block": history.next_block - 1,
-        "events": history.event_count,
-        "history_hash": "0x" + history.history_hash.hex(),
-        "policy_version": len(history.policies),
-        "policy": None if terms is None else "0x" + terms.digest.hex(),
-        "head_model": "0x" + history.head_model.hex(),
-        "epoch": None if key is None else key.number,
-        "key_maker": None if history.key_maker is None else checksum_address(history.key_maker),
-        "round": None
-        if current is None
-        else {
-            "number": current.number,
-            "phase": current.phase.name.lower(),
-            "deadline": current.deadline,
-            "committed": len(current.commitments),
-            "contributors": len(current.contributors),
-            "attested": len(current.attestations),
-        },
-        "members": [
-            {
-                "node": checksum_address(node),
-                "status": member.status.name.lower(),
-                "first_round": member.first_round,
-                "wrapping_key_digest": "0x" + member.wrapping_key_digest.hex(),
-                "certificate_digest": "0x" + member.certificate_digest.hex(),
-            }
-            for node, member in sorted(history.members.items())
-        ],
-    }
-
-
-def _print_status(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    ledger = Table("", Column("", overflow="fold"), title="Federation", show_header=False)
-    for key in ("contract", "chain_id", "block", "admin", "aggregator", "events", "history_hash"):
-        ledger.add_row(key.replace("_", " "), str(facts[key]))
-    ledger.add_row("policy", f"version {facts['policy_version']}, {facts['policy'] or 'none adopted'}")
-    ledger.add_row("head model", facts["head_model"])
-    ledger.add_row("epoch", _describe_epoch(facts))
-    ledger.add_row("round", _describe_round(facts["round"]))
-    members = Table(Column("Node", overflow="fold"), "Status", "First round", title="Members")
-    for member in facts["members"]:
-        members.add_row(member["node"], member["status"], str(member["first_round"] or "-"))
-    console = Console()
-    console.print(ledger)
-    console.print(members)
-
-
-def _describe_epoch(facts: dict[str, Any]) -> str:
-    now = "none" if facts["epoch"] is None else str(facts["epoch"])
-    return now if facts["key_maker"] is None else f"{now}; the next one awaited from {facts['key_maker']}"
-
-
-def _describe_round(current: dict[str, Any] | None) -> str:
-    if current is None:
-        return "none opened"
-    text = (
-        f"{current['number']}, {current['phase']}: {current['committed']} committed, "
-        f"{current['contributors']} contribute, {current['attested']} attested"
-    )
-    if current["deadline"]:
-        text += f"; until {datetime.fromtimestamp(current['deadline'], UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return text

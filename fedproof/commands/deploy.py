@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,15 @@ def deploy(
             help="Who admits nodes and sets policies.", metavar="ADDRESS", show_default="the signer"
         ),
     ] = None,
+    predecessor: Annotated[
+        str | None,
+        typer.Option(
+            help="A retired contract of the same chain, whose head model this one goes on from.",
+            metavar="ADDRESS",
+            show_default="none",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing: say what it would cost.")] = False,
     password_file: PasswordFile = None,
     output: Annotated[Path, typer.Option(help="The address book to write.")] = DEFAULT_BOOK,
     json: Json = False,
@@ -35,14 +44,20 @@ def deploy(
     """
     from fedproof.digests import as_address
     from fedproof.keys.wallet import load_wallet, read_password
-    from fedproof.ledger.deploy import deploy_through
+    from fedproof.ledger.deploy import deploy_through, describe_deployment
     from fedproof.ledger.endpoint import Endpoint
 
-    book = deploy_through(
-        Endpoint.connect(rpc_url, attempts=ATTEMPTS),
-        load_wallet(keystore, read_password(password_file)),
-        aggregator=as_address(aggregator, "--aggregator"),
-        admin=None if admin is None else as_address(admin, "--admin"),
-        output=output,
-    )
+    endpoint = Endpoint.connect(rpc_url, attempts=ATTEMPTS)
+    account = load_wallet(keystore, read_password(password_file))
+    parties: dict[str, Any] = {
+        "aggregator": as_address(aggregator, "--aggregator"),
+        "admin": as_address(admin or account.address, "--admin"),
+        "predecessor": None if predecessor is None else as_address(predecessor, "--predecessor"),
+    }
+    if dry_run:
+        call: Any = {"from": account.address, "data": describe_deployment(**parties)}
+        gas = endpoint.ask("deployment", lambda: endpoint.web3.eth.estimate_gas(call))
+        report({"dry_run": True, "gas": gas}, as_json=json)
+        return
+    book = deploy_through(endpoint, account, output=output, **parties)
     report({**book.model_dump(mode="json"), "address_book": output}, as_json=json)

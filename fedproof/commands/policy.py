@@ -88,6 +88,13 @@ def new(
     attest_window_s: Annotated[
         int, typer.Option(help="Seconds to verify and attest.", rich_help_panel=ROUNDS)
     ] = 600,
+    batching: Annotated[
+        bool,
+        typer.Option(
+            help="Signed commitments and attestations in batches, not a transaction for each.",
+            rich_help_panel=ROUNDS,
+        ),
+    ] = False,
     epochs: Annotated[int, typer.Option(help="Epochs of local training.", rich_help_panel=TRAINING)] = 1,
     batch_size: Annotated[int, typer.Option(help="Examples in a batch.", rich_help_panel=TRAINING)] = 32,
     learning_rate: Annotated[float, typer.Option(help="Of plain SGD.", rich_help_panel=TRAINING)] = 0.05,
@@ -136,6 +143,7 @@ def new(
             "commit_window_s": commit_window_s,
             "aggregate_window_s": aggregate_window_s,
             "attest_window_s": attest_window_s,
+            "batching": batching,
         },
         "training": {
             "epochs": epochs,

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from eth_account.signers.local import LocalAccount
 from eth_typing import BlockNumber, ChecksumAddress
 from hexbytes import HexBytes
+from web3 import Web3
 from web3.types import BlockIdentifier, FilterParams, LogReceipt, TxParams, TxReceipt
 
-from fedproof.digests import Address, Digest, as_address, checksum_address
-from fedproof.errors import ConfigurationError, LedgerError
+from fedproof.digests import ZERO_DIGEST, Address, Digest, as_address, checksum_address
+from fedproof.errors import ConfigurationError, HistoryBroken, LedgerError
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.encoding import decode_event
 from fedproof.ledger.endpoint import Endpoint, reading_answer
-from fedproof.ledger.events import (
-    Event,
-    ExclusionReason,
-    FailureReason,
-    MemberStatus,
-    OnChainPolicy,
-    Phase,
-)
+from fedproof.ledger.endpoints import connect_endpoints
+from fedproof.ledger.events import Event, FailureReason, MemberStatus, Phase, Subject
+from fedproof.ledger.finality import Finality, find_final_tag
 from fedproof.ledger.history import History
+from fedproof.ledger.outbox import Outbox, SendingRules
+from fedproof.ledger.signer import KeystoreSigner, Signer
 
 if TYPE_CHECKING:
     from fedproof.policy import Policy
@@ -35,35 +33,77 @@ BLOCKS_PER_QUERY = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node's standing: it belongs to the cohorts from `first_round` on; 0 stands for no round."""
+    """A node's standing and its last statement; 0 stands for no round.
+
+    Attributes:
+        boundary: first round of an admitted node, last round of any other.
+        last_round: last round that it committed or attested in.
+        has_attested: whether it has attested in that round.
+        commitment: first 24 bytes of the hash over its commitment in that round.
+    """
 
     status: MemberStatus
-    first_round: int
-    last_committed: int
-    last_attested: int
+    boundary: int
+    last_round: int
+    has_attested: bool
+    commitment: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A round's standing; `deadline` is the Unix time after which its phase is overdue, 0 once it is over."""
+    """The newest round's standing; after the Unix time `deadline` it is overdue, 0 once it is over."""
 
+    number: int
     phase: Phase
+    deadline: int
+    cohort: int
+    committed: int
+    batched: int
+    attested: int
     min_contributors: int
     attestation_quorum: int
-    cohort: int
     max_examples: int
+    aggregate_window: int
+    attest_window: int
+    batching: bool
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The federation's standing: its newest policy's number and terms, its newest epoch, its members."""
+
     policy_version: int
     epoch: int
-    deadline: int
+    membership: int
+    admitted: int
+    is_epoch_stale: bool
+    is_accounted: bool
+    batching: bool
+    min_contributors: int
+    attestation_quorum: int
+    max_examples: int
+    commit_window: int
+    aggregate_window: int
+    attest_window: int
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """What a round costs, what all may spend, and what they have spent, in the policy's unit."""
+
+    cost: int
+    budget: int
+    spent: int
 
 
 @dataclass(frozen=True, slots=True)
 class BlockRef:
-    """A block: its number, its hash and its Unix time."""
+    """A block: its number, its hash, its Unix time and the hash of the one before it."""
 
     number: int
     hash: Digest
     timestamp: int
+    parent_hash: Digest = ZERO_DIGEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,32 +127,50 @@ class Ledger:
         contract: the contract's address.
     """
 
-    def __init__(self, endpoint: Endpoint, contract: Address, *, account: LocalAccount | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        contract: Address,
+        *,
+        account: LocalAccount | Signer | None = None,
+        rules: SendingRules | None = None,
+    ) -> None:
         """Bind an endpoint to the contract at an address.
 
+        Args:
+            endpoint: one, or several as one.
+            contract: the contract's address.
+            account: who signs transactions; without one, the ledger can only be read.
+            rules: how transactions are sent. Where they name an outbox file, a call that names its round or
+                its epoch is sent once: asked for again, its first transaction is awaited or returned.
+
         Raises:
+            ConfigurationError: the outbox is no outbox, or that of another account or chain.
             LedgerUnreachable: the endpoint does not answer.
             WrongContract: the code at the address is not the Federation contract's.
         """
         artifact = load_artifact()
         self.contract = contract
         self._endpoint = endpoint
-        self._account = account
         self._address = cast("ChecksumAddress", checksum_address(contract))
         self._eth = endpoint.web3.eth
         self._contract = self._eth.contract(address=self._address, abi=cast("Any", artifact.abi))
         self._history_hash_call = self._contract.encode_abi("historyHash")
         self.chain_id = _as_uint64(endpoint.chain_id, "chain")
-        code = endpoint.ask("eth_getCode", lambda: self._eth.get_code(self._address))
-        artifact.verify_code(bytes(code), where=f"{self._address} at {endpoint.url}, chain {self.chain_id}")
+        code = endpoint.agree("eth_getCode", lambda web3: bytes(web3.eth.get_code(self._address)))
+        artifact.verify_code(code, where=f"{self._address} at {endpoint.url}, chain {self.chain_id}")
+        signer = KeystoreSigner(account) if isinstance(account, LocalAccount) else account
+        self._outbox = None if signer is None else Outbox(endpoint, signer, rules)
 
     @classmethod
     def connect(
         cls,
-        rpc_url: str,
+        rpc_url: str | Sequence[str],
         contract: Address,
         *,
-        account: LocalAccount | None = None,
+        account: LocalAccount | Signer | None = None,
+        rules: SendingRules | None = None,
+        agreement: int = 1,
         timeout_s: float = 10.0,
         attempts: int = 6,
         receipt_timeout_s: float = 120.0,
@@ -120,22 +178,42 @@ class Ledger:
         """Return the ledger at an endpoint and an address.
 
         Args:
-            rpc_url: an ``http://`` or ``https://`` address.
+            rpc_url: an ``http://`` or ``https://`` address, or several.
             contract: the contract's address.
             account: who signs transactions; without one, the ledger can only be read.
+            rules: how transactions are sent.
+            agreement: how many endpoints have to say the same of blocks, code and history.
             timeout_s: for one request.
             attempts: requests that are made before the endpoint counts as unreachable.
             receipt_timeout_s: how long a transaction may take until it is mined.
 
         Raises:
-            ConfigurationError: not an HTTP address.
+            ConfigurationError: not an HTTP address, fewer than have to agree, or not this account's outbox.
             LedgerUnreachable: the endpoint does not answer.
             WrongContract: the code at the address is not the Federation contract's.
         """
-        endpoint = Endpoint.connect(
-            rpc_url, timeout_s=timeout_s, attempts=attempts, receipt_timeout_s=receipt_timeout_s
+        endpoint = connect_endpoints(
+            [rpc_url] if isinstance(rpc_url, str) else rpc_url,
+            agreement=agreement,
+            timeout_s=timeout_s,
+            attempts=attempts,
+            receipt_timeout_s=receipt_timeout_s,
         )
-        return cls(endpoint, contract, account=account)
+        return cls(endpoint, contract, account=account, rules=rules)
+
+    @property
+    def outbox(self) -> Outbox:
+        """What this account has sent, and is about to.
+
+        Raises:
+            ConfigurationError: the ledger was opened for reading only.
+        """
+        if self._outbox is None:
+            raise ConfigurationError(
+                f"{self._address} at {self._endpoint.url}: expected an account to sign with, got none: "
+                "this ledger was opened for reading only"
+            )
+        return self._outbox
 
     @property
     def address(self) -> Address:
@@ -144,7 +222,11 @@ class Ledger:
         Raises:
             ConfigurationError: the ledger was opened for reading only.
         """
-        return as_address(self._signer().address, "account")
+        return self.outbox.signer.address
+
+    def sign(self, message: Mapping[str, Any]) -> bytes:
+        """Return this account's signature over EIP-712 typed data; see `fedproof.ledger.statements`."""
+        return self.outbox.signer.sign_typed_data(message)
 
     # The chain
 
@@ -162,9 +244,13 @@ class Ledger:
         """Return the newest block."""
         return self._fetch_block("latest")
 
+    def final_block(self, finality: Finality) -> BlockRef:
+        """Return the newest block that counts."""
+        return self._fetch_block(find_final_tag(self._endpoint, finality))
+
     def events(self, from_block: int, to_block: int) -> list[Event]:
         """Return the contract's events in a range of blocks, both ends included, in the chain's order."""
-        logs: list[LogReceipt] = []
+        events: list[Event] = []
         for first in range(from_block, to_block + 1, BLOCKS_PER_QUERY):
             last = min(first + BLOCKS_PER_QUERY - 1, to_block)
             query: FilterParams = {
@@ -172,16 +258,24 @@ class Ledger:
                 "fromBlock": BlockNumber(first),
                 "toBlock": BlockNumber(last),
             }
-            logs += self._endpoint.ask("eth_getLogs", lambda query=query: self._eth.get_logs(query))  # type: ignore[misc]
-        with reading_answer("eth_getLogs"):
-            return _decode_logs(logs)
 
-    def catch_up(self, history: History, *, to_block: int | None = None) -> list[Event]:
+            def request(web3: Web3, query: FilterParams = query) -> list[Event]:
+                with reading_answer("eth_getLogs"):
+                    return _decode_logs(web3.eth.get_logs(query))
+
+            # The running hash covers a commitment only from its round's seal on.
+            events += self._endpoint.agree("eth_getLogs", request)
+        return events
+
+    def catch_up(
+        self, history: History, *, to_block: int | None = None, block_hash: Digest | None = None
+    ) -> list[Event]:
         """Replay what has happened since into a history, and return it.
 
         Args:
             history: what is known so far.
             to_block: the last block to replay; the newest by default.
+            block_hash: that block's; looked at where several endpoints have to agree.
 
         Raises:
             HistoryBroken: the endpoint left an event out or altered one, or the chain has been reorganised.
@@ -191,63 +285,75 @@ class Ledger:
             return []
         events = self.events(history.next_block, last)
         history.extend(events, to_block=last)
-        history.verify(self.history_hash(at_block=last))
+        history.verify(self._agreed_history_hash(last, block_hash))
         return events
+
+    def distrust(self, reason: str) -> bool:
+        """Ask another endpoint first from now on, if there is one; return whether there is."""
+        return self._endpoint.distrust(reason)
+
+    def tend(self, final_block: int) -> None:
+        """Look after this account's transactions, of which those up to a block are final."""
+        if self._outbox is not None:
+            self._outbox.tend(final_block)
 
     # Views
 
     def member(self, node: Address) -> Member:
         """Return a node's standing."""
-        status, first_round, last_committed, last_attested = self._view("member", node)
+        status, *rest = self._view("member", node)
         with reading_answer("member"):
-            return Member(MemberStatus(status), first_round, last_committed, last_attested)
+            return Member(MemberStatus(status), *rest)
 
-    def round(self, number: int) -> Round:
-        """Return a round's standing; a round that has not been opened is in Phase.NONE."""
-        phase, *rest = self._view("round", number)
+    def round(self) -> Round:
+        """Return the newest round's standing; before the first, its number is 0."""
+        number, phase, *rest = self._view("currentRound")
         with reading_answer("round"):
-            return Round(Phase(phase), *rest)
+            return Round(number, Phase(phase), *rest)
 
-    def policy(self) -> OnChainPolicy:
-        """Return the policy that the next round will follow; its digest is zero before there is one."""
-        digest, contributors, quorum, examples, commit, aggregate, attest = self._view("policy")
-        return OnChainPolicy(
-            digest=Digest(digest),
-            min_contributors=contributors,
-            attestation_quorum=quorum,
-            max_examples=examples,
-            commit_window=commit,
-            aggregate_window=aggregate,
-            attest_window=attest,
-        )
+    def state(self) -> State:
+        """Return the federation's standing."""
+        values = self._view("state")
+        with reading_answer("state"):
+            return State(*values)
+
+    def privacy(self) -> Privacy:
+        """Return what rounds cost and have spent."""
+        values = self._view("privacy")
+        with reading_answer("privacy"):
+            return Privacy(*values)
+
+    def policy_digest(self) -> Digest:
+        """Return the digest of the policy that the next round will follow; zero before the first."""
+        return Digest(bytes(self._view("policyDigest")))
 
     def head_model(self) -> Digest:
         """Return the digest of the model that the next round starts from."""
         return Digest(bytes(self._view("headModel")))
 
-    def current_round(self) -> int:
-        """Return the newest round's number; 0 before the first."""
-        return int(self._view("currentRound"))
-
-    def current_epoch(self) -> int:
-        """Return the newest epoch's number; 0 before the first."""
-        return int(self._view("currentEpoch"))
-
-    def policy_version(self) -> int:
-        """Return the newest policy's number; 0 before the first."""
-        return int(self._view("policyVersion"))
+    def candidate(self) -> Digest:
+        """Return the model that the newest round's nodes attest, as the first of them has it."""
+        return Digest(bytes(self._view("candidate")))
 
     def key_maker(self) -> Address:
         """Return who may publish the next epoch; the zero address while none is asked for."""
         return as_address(self._view("keyMaker"), "keyMaker")
 
-    def admitted_count(self) -> int:
-        """Return how many nodes are admitted."""
-        return int(self._view("admittedCount"))
+    def predecessor(self) -> Address:
+        """Return the ledger that this one goes on from, or the zero address."""
+        return as_address(self._view("predecessor"), "predecessor")
 
-    def attestations(self, number: int, model_digest: Digest) -> int:
-        """Return how many nodes attested a model in a round."""
-        return int(self._view("attestations", number, model_digest))
+    def is_in_cohort(self, node: Address) -> bool:
+        """Return whether a node belongs to the newest round."""
+        return bool(self._view("isInCohort", node))
+
+    def is_signed_by(self, node: Address, digest: Digest, signature: bytes) -> bool:
+        """Return whether a node signed a digest, with its own key or as a contract (EIP-1271)."""
+        return bool(self._view("isSignedBy", node, digest, signature))
+
+    def is_included(self, root: Digest, size: int, index: int, leaf: bytes, path: Sequence[Digest]) -> bool:
+        """Return whether the contract finds a leaf at an index of a Merkle tree."""
+        return bool(self._view("isIncluded", root, size, index, leaf, list(path)))
 
     def history_hash(self, *, at_block: int | None = None) -> Digest:
         """Return the running hash over all events, as it was after a block; after the newest by default."""
@@ -265,17 +371,30 @@ class Ledger:
 
     # Transactions
 
-    def register(self, wrapping_key_digest: Digest, certificate_digest: Digest) -> Receipt:
-        """Apply to take part, naming the digests of one's public keys."""
-        return self._send("register", wrapping_key_digest, certificate_digest)
+    def register(
+        self,
+        wrapping_key_digest: Digest,
+        certificate_digest: Digest,
+        metadata_digest: Digest = ZERO_DIGEST,
+    ) -> Receipt:
+        """Apply to take part, naming the digests of one's public keys and of what one says about oneself."""
+        return self._send("register", wrapping_key_digest, certificate_digest, metadata_digest)
 
     def admit(self, node: Address) -> Receipt:
         """Admit a node, from the next round on. Admin only."""
         return self._send("admit", node)
 
     def suspend(self, node: Address) -> Receipt:
-        """Suspend a node. Admin only."""
+        """Suspend a node, from the next round on. Admin only."""
         return self._send("suspend", node)
+
+    def leave(self) -> Receipt:
+        """Take part no longer, from the next round on."""
+        return self._send("leave")
+
+    def rotate_keys(self, wrapping_key_digest: Digest, certificate_digest: Digest) -> Receipt:
+        """Name other keys, which count from the next epoch on."""
+        return self._send("rotateKeys", wrapping_key_digest, certificate_digest)
 
     def adopt_policy(self, policy: Policy) -> Receipt:
         """Adopt a policy for the rounds to come; its genesis counts only for the first. Admin only."""
@@ -288,16 +407,25 @@ class Ledger:
             rounds.commit_window_s,
             rounds.aggregate_window_s,
             rounds.attest_window_s,
+            rounds.batching,
+            policy.privacy.round_cost,
+            policy.privacy.budget,
         )
         return self._send("adoptPolicy", terms, policy.model.genesis)
+
+    def approve_policy(self, version: int, digest: Digest) -> Receipt:
+        """Agree to the newest policy."""
+        return self._send("approvePolicy", version, digest)
 
     def request_epoch(self, key_maker: Address) -> Receipt:
         """Name the node that makes the next epoch's key. Admin only."""
         return self._send("requestEpoch", key_maker)
 
-    def publish_epoch(self, epoch: int, context_digest: Digest, wrapped_keys_root: Digest) -> Receipt:
-        """Publish the next epoch. Its key maker only."""
-        return self._send("publishEpoch", epoch, context_digest, wrapped_keys_root)
+    def publish_epoch(
+        self, epoch: int, context_digest: Digest, wrapped_keys_root: Digest, *, membership: int
+    ) -> Receipt:
+        """Publish the next epoch, wrapped for the members at a count of changes. Its key maker only."""
+        return self._send("publishEpoch", epoch, context_digest, wrapped_keys_root, membership)
 
     def open_round(self, number: int) -> Receipt:
         """Open the next round. Aggregator only."""
@@ -307,67 +435,121 @@ class Ledger:
         """Commit to one encrypted update. Once per node and round."""
         return self._send("commit", number, update_root, examples)
 
-    def seal(
-        self,
-        number: int,
-        contributors: Sequence[Address],
-        excluded: Sequence[tuple[Address, ExclusionReason]] = (),
-    ) -> Receipt:
-        """Make the contributors final, in whatever order they are given. Aggregator only."""
-        ordered = sorted(excluded)
-        return self._send(
-            "seal",
-            number,
-            sorted(contributors),
-            [node for node, _ in ordered],
-            [int(reason) for _, reason in ordered],
-        )
+    def anchor_commitments(self, number: int, root: Digest, count: int) -> Receipt:
+        """Anchor signed commitments. Aggregator only, once in a round."""
+        return self._send("anchorCommitments", number, root, count)
+
+    def seal(self, number: int, reasons: Mapping[Address, int]) -> Receipt:
+        """Make the contributors final. Aggregator only, until the overdue window has passed.
+
+        Args:
+            number: the round.
+            reasons: of each node that committed by transaction, and of those of the batch that do not count;
+                0 where it contributes, and LEAF_TOO more where its leaf in the batch does not count.
+        """
+        nodes = sorted(reasons)
+        return self._send("seal", number, nodes, bytes(reasons[node] for node in nodes))
 
     def publish_aggregate(self, number: int, aggregate_root: Digest) -> Receipt:
         """Publish the root of the encrypted sum. Aggregator only."""
         return self._send("publishAggregate", number, aggregate_root)
 
     def attest(self, number: int, model_digest: Digest) -> Receipt:
-        """Vouch for a model. Once per node and round."""
+        """Vouch for a model. Once per node and round; the quorum finalises it, a contradiction fails it."""
         return self._send("attest", number, model_digest)
 
-    def finalise(self, number: int, model_digest: Digest) -> Receipt:
-        """Make a model the head, once enough nodes attested it. Anyone."""
-        return self._send("finalise", number, model_digest)
+    def propose_result(self, number: int, model_digest: Digest, root: Digest, count: int) -> Receipt:
+        """Propose a model on signed attestations that the contract does not see. Aggregator only."""
+        return self._send("proposeResult", number, model_digest, root, count)
+
+    def finalise(
+        self, number: int, model_digest: Digest, signatures: Mapping[Address, bytes] | None = None
+    ) -> Receipt:
+        """Make a model the head: with the signatures of enough nodes, or after a proposal. Anyone."""
+        signatures = signatures or {}
+        signers = sorted(signatures)
+        return self._send(
+            "finalise", number, model_digest, signers, [signatures[signer] for signer in signers]
+        )
+
+    def dispute(self, number: int, subject: Subject, index: int) -> Receipt:
+        """Object to the sum, the batch or the proposal, which fails the round. A node of the cohort only."""
+        return self._send("dispute", number, int(subject), index)
 
     def fail(self, number: int, reason: FailureReason) -> Receipt:
         """Give a round up. The aggregator at any time, anyone once the overdue window has passed."""
         return self._send("fail", number, int(reason))
 
-    # Internals
+    def release_checkpoint(self, file_digest: Digest) -> Receipt:
+        """Record that the head model left the federation as a file. Admin only."""
+        return self._send("releaseCheckpoint", file_digest)
 
-    def _signer(self) -> LocalAccount:
-        if self._account is None:
-            raise ConfigurationError(
-                f"{self._address} at {self._endpoint.url}: expected an account to sign with, got none: "
-                "this ledger was opened for reading only"
-            )
-        return self._account
+    def grant_role(self, role: Digest, account: Address) -> Receipt:
+        """Give a role to an account. Admin only."""
+        return self._send("grantRole", role, account)
+
+    def revoke_role(self, role: Digest, account: Address) -> Receipt:
+        """Take a role from an account. Admin only."""
+        return self._send("revokeRole", role, account)
+
+    def renounce_role(self, role: Digest) -> Receipt:
+        """Give up a role of one's own."""
+        return self._send("renounceRole", role, self.address)
+
+    def retire(self) -> Receipt:
+        """End this ledger, so that a successor may go on from its head. Admin only."""
+        return self._send("retire")
+
+    # Internals
 
     def _view(self, name: str, *arguments: Any) -> Any:
         call = self._contract.functions[name](*arguments)
         return self._endpoint.ask(name, call.call)
 
     def _send(self, name: str, *arguments: Any) -> Receipt:
-        signer = self._signer()
-        call = {"to": self._address, "data": self._contract.encode_abi(name, args=arguments)}
-        receipt = self._endpoint.send(signer, call, what=f"{name} by {signer.address}")
+        what = f"{name} by {checksum_address(self.outbox.signer.address)}"
+        data = self._contract.encode_abi(name, args=arguments)
+        # What names its round or epoch takes effect once; the rest, such as an admission, may be meant anew.
+        is_once = bool(arguments) and isinstance(arguments[0], int)
+        key = f"{self._address} {data}" if is_once and self.outbox.is_durable else None
+        receipt = self.outbox.send({"to": self._address, "data": data}, what=what, key=key)
         with reading_answer("eth_getTransactionReceipt"):
             return _make_receipt(receipt)
 
     def _fetch_block(self, which: BlockIdentifier) -> BlockRef:
-        block = self._endpoint.ask("eth_getBlockByNumber", lambda: self._eth.get_block(which))
-        with reading_answer("eth_getBlockByNumber"):
-            return BlockRef(
-                _as_uint64(block["number"], "block"),
-                Digest(bytes(block["hash"])),
-                _as_uint64(block["timestamp"], "timestamp"),
+        if which == "latest":
+            which = find_final_tag(self._endpoint, "latest")
+
+        def request(web3: Web3) -> BlockRef:
+            block = web3.eth.get_block(which)
+            with reading_answer("eth_getBlockByNumber"):
+                return BlockRef(
+                    _as_uint64(block["number"], "block"),
+                    Digest(bytes(block["hash"])),
+                    _as_uint64(block["timestamp"], "timestamp"),
+                    Digest(bytes(block["parentHash"])),
+                )
+
+        return self._endpoint.agree("eth_getBlockByNumber", request)
+
+    def _agreed_history_hash(self, at_block: int, block_hash: Digest | None) -> Digest:
+        """Return the running hash as it was after a block; where several have to agree, of that very block."""
+        call: TxParams = {"to": self._address, "data": self._history_hash_call}
+        is_one = self._endpoint.members == 1
+
+        def request(web3: Web3) -> tuple[bytes | None, bytes]:
+            found = None if is_one else bytes(web3.eth.get_block(BlockNumber(at_block))["hash"])
+            return found, bytes(web3.eth.call(call, BlockNumber(at_block)))
+
+        found, answer = self._endpoint.agree("historyHash", request)
+        if not is_one and block_hash not in (None, found):
+            raise HistoryBroken(
+                f"block {at_block}: expected hash 0x{(block_hash or b'').hex()}, got 0x{(found or b'').hex()}: "
+                "the chain has been reorganised"
             )
+        if len(answer) not in (0, 32):  # none before the contract was there
+            raise LedgerError(f"{self._endpoint.url}: historyHash: expected 32 bytes, got {len(answer)}")
+        return Digest(answer or ZERO_DIGEST)
 
 
 def _as_uint64(number: object, what: str) -> int:

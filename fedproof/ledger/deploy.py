@@ -15,6 +15,8 @@ from fedproof.files import replace_file
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.outbox import Outbox
+from fedproof.ledger.signer import KeystoreSigner
 
 __all__ = ["AddressBook", "deploy_federation", "load_address_book", "save_address_book"]
 
@@ -52,8 +54,18 @@ def deploy_through(
     aggregator: Address,
     output: Path,
     admin: Address | None = None,
+    predecessor: Address | None = None,
 ) -> AddressBook:
-    """Do what `deploy_federation` does, through an endpoint that is there already."""
+    """Do what `deploy_federation` does, through an endpoint that is there already.
+
+    Args:
+        endpoint: the chain.
+        account: who signs and pays.
+        aggregator: who drives the rounds.
+        output: where the address book is, or will be.
+        admin: who admits nodes and sets policies; `account` by default.
+        predecessor: a retired ledger of the same chain, whose head model is this one's first.
+    """
     deployer = as_address(account.address, "account")
     wanted = {"chain_id": endpoint.chain_id, "admin": admin or deployer, "aggregator": aggregator}
     if output.exists():
@@ -67,12 +79,10 @@ def deploy_through(
         Ledger(endpoint, book.contract)
         return book
 
-    artifact = load_artifact()
-    parameters = encode(["address", "address"], [admin or deployer, aggregator])
+    data = describe_deployment(admin=admin or deployer, aggregator=aggregator, predecessor=predecessor)
     # A crash after this line leaves a contract that no address book names; the next attempt deploys another.
-    receipt = endpoint.send(
-        account,
-        {"data": "0x" + (artifact.bytecode + parameters).hex()},
+    receipt = Outbox(endpoint, KeystoreSigner(account)).send(
+        {"data": data},
         what=f"deployment by {account.address}",
     )
     created = receipt["contractAddress"]
@@ -89,6 +99,12 @@ def deploy_through(
     Ledger(endpoint, book.contract)
     save_address_book(output, book)
     return book
+
+
+def describe_deployment(*, admin: Address, aggregator: Address, predecessor: Address | None) -> str:
+    """Return the data of the transaction that deploys the contract, in hexadecimal."""
+    parameters = encode(["address"] * 3, [admin, aggregator, predecessor or bytes(20)])
+    return "0x" + (load_artifact().bytecode + parameters).hex()
 
 
 def save_address_book(path: Path, book: AddressBook) -> None:

@@ -16,15 +16,27 @@ from eth_abi.exceptions import DecodingError
 from eth_utils.abi import event_abi_to_log_topic
 from eth_utils.crypto import keccak
 
-from fedproof.digests import Address, Digest, as_address
+from fedproof.digests import ZERO_DIGEST, Address, Digest, as_address
 from fedproof.errors import LedgerError
 from fedproof.ledger.artifact import load_artifact
-from fedproof.ledger.events import EVENT_TYPES, Event, MemberStatus, OnChainPolicy, Phase
+from fedproof.ledger.events import (
+    EVENT_TYPES,
+    Event,
+    MemberStatus,
+    OnChainPolicy,
+    Phase,
+    RoundOpened,
+    RoundSealed,
+    Subject,
+    UpdateCommitted,
+)
 
 _ENUMS: dict[str, Callable[[Any], object]] = {
     "enum IFederation.MemberStatus": MemberStatus,
     "enum IFederation.Phase": Phase,
+    "enum IFederation.Subject": Subject,
 }
+_NO_COMMITMENT = bytes(24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +96,53 @@ def decode_event(
     )
 
 
-def compute_entry(event: Event) -> Digest:
-    """Return what an event adds to the history: ``keccak256(abi.encode(topic, arguments...))``.
+class RunningHash:
+    """The contract's running hash over its events, computed from them.
 
-    The arguments stand in the event's order, the indexed ones among them.
+    Each event adds ``keccak256(abi.encode(topic, arguments...))``, the arguments in the event's order with
+    the indexed ones among them. Commitments alone enter later: the seal of their round adds, after its
+    arguments, the hash over the commitments that the contract holds of the nodes that it names.
+
+    Attributes:
+        value: the hash after the events that were added; zero before the first.
     """
-    form = _forms()[type(event)]
-    types = ["bytes32", *(argument.abi_type for argument in form.arguments)]
-    values = [form.topic, *(argument.to_abi(getattr(event, argument.field)) for argument in form.arguments)]
-    return Digest(keccak(encode(types, values)))
+
+    def __init__(self) -> None:
+        self.value = ZERO_DIGEST
+        self._commitments: dict[Address, bytes] = {}
+
+    def copy(self) -> RunningHash:
+        """Return the hash over the same events, which goes on by itself."""
+        other = RunningHash()
+        other.value, other._commitments = self.value, dict(self._commitments)
+        return other
+
+    def add(self, event: Event) -> None:
+        """Go on by one event."""
+        if isinstance(event, UpdateCommitted):
+            self._commitments[event.node] = compute_commitment(event)
+            return
+        form = _forms()[type(event)]
+        types = ["bytes32", *(argument.abi_type for argument in form.arguments)]
+        values = [
+            form.topic,
+            *(argument.to_abi(getattr(event, argument.field)) for argument in form.arguments),
+        ]
+        match event:
+            case RoundOpened():
+                self._commitments.clear()
+            case RoundSealed():
+                held = [self._commitments.get(node, _NO_COMMITMENT) for node in event.nodes]
+                types.append("bytes32")
+                values.append(keccak(encode(["bytes24[]"], [held])))
+        self.value = Digest(keccak(self.value + keccak(encode(types, values))))
 
 
-def chain_entry(history_hash: Digest, entry: Digest) -> Digest:
-    """Return the history hash after one more entry: ``keccak256(abi.encode(history_hash, entry))``."""
-    return Digest(keccak(history_hash + entry))
+def compute_commitment(event: UpdateCommitted) -> bytes:
+    """Return what the contract keeps of a commitment: 24 bytes of the hash over it."""
+    form = _forms()[UpdateCommitted]
+    values = [argument.to_abi(getattr(event, argument.field)) for argument in form.arguments]
+    return keccak(encode([argument.abi_type for argument in form.arguments], values))[:24]
 
 
 @functools.cache

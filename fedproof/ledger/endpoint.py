@@ -1,29 +1,20 @@
-"""A chain's JSON-RPC endpoint: bounded retries, errors translated, transactions signed locally."""
+"""A chain's JSON-RPC endpoint: bounded retries, and errors translated."""
 
 from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Literal, TypeVar
 
-from eth_account.datastructures import SignedTransaction
-from eth_account.signers.local import LocalAccount
 from requests.exceptions import RequestException
 from web3 import HTTPProvider, Web3
-from web3.exceptions import (
-    BadResponseFormat,
-    ContractLogicError,
-    TransactionNotFound,
-    Web3Exception,
-    Web3RPCError,
-)
+from web3.exceptions import BadResponseFormat, ContractLogicError, Web3Exception
 from web3.middleware import ExtraDataToPOAMiddleware
-from web3.types import RPCEndpoint, TxParams, TxReceipt, Wei
+from web3.providers import BaseProvider
 
 from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable
 from fedproof.ledger.reverts import decode_revert
@@ -34,16 +25,9 @@ Answer = TypeVar("Answer")
 # brackets overruns the stack of the C code that parses it. py-evm, in the development chain, needs this much.
 sys.setrecursionlimit(min(sys.getrecursionlimit(), 12 * 1024))
 
-_NO_ANSWER = (RequestException, BadResponseFormat, json.JSONDecodeError)
+NO_ANSWER = (RequestException, BadResponseFormat, json.JSONDecodeError)
 _OTHER_FORM = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 _MOST_QUOTED = 300
-_DEFAULT_TIP = Wei(10**9)
-_NONCE_ATTEMPTS = 4
-# JSON-RPC has no codes for these; the phrases are those of geth, reth, anvil, Nethermind, Besu and Erigon.
-_SAME_TRANSACTION = ("already known", "alreadyknown", "already imported", "known transaction")
-_NONCE_TAKEN = ("nonce too low", "nonce is too low", "oldnonce", "replacement transaction underpriced")
-_FIRST_POLL_S = 0.05
-_LAST_POLL_S = 0.5
 
 
 class Endpoint:
@@ -52,7 +36,11 @@ class Endpoint:
     Attributes:
         web3: the connection itself.
         url: what messages call it.
+        receipt_timeout_s: how long a transaction may take until it is mined.
+        members: how many endpoints answer as this one.
     """
+
+    members = 1
 
     def __init__(
         self,
@@ -67,9 +55,7 @@ class Endpoint:
         self.url = url
         self._attempts = attempts
         self._backoff_s = backoff_s
-        self._receipt_timeout_s = receipt_timeout_s
-        # Two threads that send at once would take the same nonce.
-        self._sending = threading.Lock()
+        self.receipt_timeout_s = receipt_timeout_s
 
     @classmethod
     def connect(
@@ -91,12 +77,7 @@ class Endpoint:
         provider = HTTPProvider(
             url, request_kwargs={"timeout": timeout_s}, exception_retry_configuration=None
         )
-        web3 = Web3(provider)
-        # Proof-of-authority chains put more into a block's header than web3 takes otherwise.
-        web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
-        # It asks for the chain's number before each call, to compare one that our calls do not carry.
-        web3.middleware_onion.remove("validation")
-        return cls(web3, url=url, attempts=attempts, receipt_timeout_s=receipt_timeout_s)
+        return cls(make_web3(provider), url=url, attempts=attempts, receipt_timeout_s=receipt_timeout_s)
 
     @cached_property  # it never changes, and every transaction needs it
     def chain_id(self) -> int:
@@ -105,7 +86,7 @@ class Endpoint:
         Raises:
             LedgerError: as `ask`.
         """
-        return self.ask("eth_chainId", lambda: self.web3.eth.chain_id)
+        return self.agree("eth_chainId", lambda web3: web3.eth.chain_id)
 
     def ask(self, what: str, request: Callable[[], Answer]) -> Answer:
         """Return what a request answers, after as many attempts as it takes.
@@ -125,7 +106,7 @@ class Endpoint:
             try:
                 with reading_answer(f"{self.url}: {what}"):
                     return request()
-            except _NO_ANSWER as error:
+            except NO_ANSWER as error:
                 if attempt == self._attempts:
                     raise LedgerUnreachable(
                         f"{self.url}: expected an answer to {what}, got none in {attempt} attempts over "
@@ -140,121 +121,49 @@ class Endpoint:
             pause_s *= 2
         raise LedgerUnreachable(f"{self.url}: expected at least one attempt, got {self._attempts}")
 
-    def send(self, account: LocalAccount, call: Mapping[str, Any], *, what: str) -> TxReceipt:
-        """Sign a transaction, send it, and return its receipt once it is mined.
+    def agree(self, what: str, request: Callable[[Web3], Answer]) -> Answer:
+        """Return what as many endpoints as have to agree answer alike: what this one answers.
 
         Args:
-            account: who signs and pays.
-            call: ``data``, and ``to`` unless it creates a contract.
-            what: its purpose, for messages.
+            what: the request's purpose, for messages.
+            request: the request, to be made through the connection that it is given.
 
         Raises:
-            Reverted: the contract refused, before or after it was sent.
-            LedgerUnreachable: no answer after all attempts.
-            LedgerError: not accepted, or not mined in time.
+            LedgerError: as `ask`.
         """
-        with self._sending:
-            transaction_hash = self._submit(account, call, what=what)
-        receipt = self._await_receipt(transaction_hash, what=what)
-        if receipt["status"] != 1:
-            # It passed when it was estimated, so something mined before it changed the answer: ask again.
-            block = receipt["blockNumber"]
-            params = cast("TxParams", {**call, "from": account.address})
-            self.ask(what, lambda: self.web3.eth.call(params, block))
-            raise decode_revert(b"", what=f"{self.url}: {what} (transaction 0x{transaction_hash.hex()})")
-        return receipt
+        return self.ask(what, lambda: request(self.web3))
 
-    def _submit(self, account: LocalAccount, call: Mapping[str, Any], *, what: str) -> bytes:
-        """Send a transaction under the next free nonce and return its hash."""
-        eth = self.web3.eth
-        sender = account.address
-        params = cast("TxParams", {**call, "from": sender})
-        gas = self.ask(what, lambda: eth.estimate_gas(params))
-        fees = self._compute_fees()
-        for _ in range(_NONCE_ATTEMPTS):
-            nonce = self.ask("eth_getTransactionCount", lambda: eth.get_transaction_count(sender, "pending"))
-            signed = account.sign_transaction(
-                {
-                    **call,
-                    **fees,
-                    "value": 0,
-                    "chainId": self.chain_id,
-                    "nonce": nonce,
-                    # What is mined in between may make it dearer, such as being the first to touch a slot.
-                    "gas": gas + gas // 4,
-                }
-            )
-            if self._is_accepted(signed, what=what):
-                return bytes(signed.hash)
-        raise LedgerError(
-            f"{self.url}: {what}: expected a free nonce for {account.address}, got 'nonce too low' "
-            f"{_NONCE_ATTEMPTS} times: another process sends with the same key"
-        )
+    def broadcast(self, what: str, request: Callable[[Web3], Answer]) -> Answer:
+        """Make a request of every endpoint, and return the first good answer: this one's.
 
-    def _is_accepted(self, signed: SignedTransaction, *, what: str) -> bool:
-        """Hand a transaction over; False when its nonce has been taken by another one."""
-        eth = self.web3.eth
-        try:
-            self.ask(what, lambda: eth.send_raw_transaction(signed.raw_transaction))
-        except LedgerError as error:
-            message = str(error).lower()
-            # An attempt whose answer was lost may have arrived all the same; then a repetition is refused.
-            if any(phrase in message for phrase in _SAME_TRANSACTION):
-                return True
-            if any(phrase in message for phrase in _NONCE_TAKEN):
-                return self._is_known(signed.hash)
-            raise
-        return True
+        Raises:
+            LedgerError: as `ask`.
+        """
+        return self.ask(what, lambda: request(self.web3))
 
-    def _is_known(self, transaction_hash: bytes) -> bool:
-        def request() -> bool:
-            try:
-                self.web3.eth.get_transaction(cast("Any", transaction_hash))
-            except TransactionNotFound:
-                return False
-            return True
+    def height(self, tag: Literal["latest", "finalized"] = "latest") -> int:
+        """Return the newest block's number, or that of the newest which the chain says is final.
 
-        return self.ask("eth_getTransactionByHash", request)
+        Raises:
+            LedgerError: as `ask`.
+        """
+        if tag == "latest":
+            return self.ask("eth_blockNumber", lambda: self.web3.eth.block_number)
+        return self.ask("eth_getBlockByNumber", lambda: self.web3.eth.get_block(tag)["number"])
 
-    def _compute_fees(self) -> dict[str, Wei]:
-        """Return the fee fields: EIP-1559 where the chain has a base fee, a gas price elsewhere."""
-        eth = self.web3.eth
-        base = self.ask("eth_getBlockByNumber", lambda: eth.get_block("latest")).get("baseFeePerGas")
-        if base is None:
-            return {"gasPrice": self.ask("eth_gasPrice", lambda: eth.gas_price)}
+    def distrust(self, _reason: str) -> bool:
+        """Return whether there is another endpoint to ask when answers do not add up: there is not."""
+        return False
 
-        def request() -> Wei:
-            # Not by web3's own property: where the method is missing, that one warns and asks for past fees.
-            try:
-                tip = self.web3.manager.request_blocking(RPCEndpoint("eth_maxPriorityFeePerGas"), [])
-            except Web3RPCError:
-                return _DEFAULT_TIP
-            return Wei(int(tip, 16) if isinstance(tip, str) else int(tip))
 
-        tip = self.ask("eth_maxPriorityFeePerGas", request)
-        # The base fee grows by an eighth a block at most: twice as much lasts for six full blocks.
-        return {"maxFeePerGas": Wei(2 * base + tip), "maxPriorityFeePerGas": tip}
-
-    def _await_receipt(self, transaction_hash: bytes, *, what: str) -> TxReceipt:
-        """Return a transaction's receipt once there is one."""
-
-        def request() -> TxReceipt | None:
-            try:
-                return self.web3.eth.get_transaction_receipt(cast("Any", transaction_hash))
-            except TransactionNotFound:
-                return None
-
-        deadline = time.monotonic() + self._receipt_timeout_s
-        pause_s = _FIRST_POLL_S
-        while (receipt := self.ask("eth_getTransactionReceipt", request)) is None:
-            if time.monotonic() > deadline:
-                raise LedgerError(
-                    f"{self.url}: {what}: expected transaction 0x{transaction_hash.hex()} to be mined within "
-                    f"{self._receipt_timeout_s:.0f} s, it was not"
-                )
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LAST_POLL_S)
-        return receipt
+def make_web3(provider: BaseProvider) -> Web3:
+    """Return a connection that takes what real chains answer."""
+    web3 = Web3(provider)
+    # Proof-of-authority chains put more into a block's header than web3 takes otherwise.
+    web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
+    # It asks for the chain's number before each call, to compare one that our calls do not carry.
+    web3.middleware_onion.remove("validation")
+    return web3
 
 
 @contextmanager
@@ -266,7 +175,7 @@ def reading_answer(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (Web3Exception, *_NO_ANSWER):
+    except (Web3Exception, *NO_ANSWER):
         raise
     except _OTHER_FORM as error:
         raise LedgerError(

@@ -14,32 +14,43 @@ AGGREGATOR_ROLE = Digest(keccak(text="AGGREGATOR_ROLE"))
 
 
 class MemberStatus(IntEnum):
-    """Where a node stands; only ADMITTED nodes commit and attest."""
+    """Where a node stands; only ADMITTED nodes belong to the rounds that open."""
 
     NONE = 0
     APPLIED = 1
     ADMITTED = 2
     SUSPENDED = 3
+    LEFT = 4
 
 
 class Phase(IntEnum):
-    """Where a round stands; FINALISED and FAILED are final."""
+    """Where a round stands; FINALISED and FAILED are final, and after RETIRED there are no more rounds."""
 
     NONE = 0
     OPEN = 1
     SEALED = 2
     AGGREGATED = 3
-    FINALISED = 4
-    FAILED = 5
+    PROPOSED = 4
+    FINALISED = 5
+    FAILED = 6
+    RETIRED = 7
 
     @property
     def is_over(self) -> bool:
-        """Whether the next round may open."""
-        return self in (Phase.NONE, Phase.FINALISED, Phase.FAILED)
+        """Whether nothing more happens in it."""
+        return self in (Phase.NONE, Phase.FINALISED, Phase.FAILED, Phase.RETIRED)
+
+
+class Subject(IntEnum):
+    """What a node finds wrong: a chunk of the sum, or a leaf of what was anchored or proposed."""
+
+    CHUNK = 0
+    COMMITMENT = 1
+    ATTESTATION = 2
 
 
 class ExclusionReason(IntEnum):
-    """Why a committed node does not count. The ledger takes any code, so events carry plain integers."""
+    """Why a committed node does not count. The ledger takes any code below 128, so events carry integers."""
 
     NOT_UPLOADED = 1
     MALFORMED = 2
@@ -53,6 +64,9 @@ class FailureReason(IntEnum):
     NO_AGGREGATE = 2
     NO_QUORUM = 3
     ABANDONED = 4
+    # The contract gives these by itself.
+    DISAGREEMENT = 5
+    DISPUTE = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +80,9 @@ class OnChainPolicy:
     commit_window: int
     aggregate_window: int
     attest_window: int
+    batching: bool
+    privacy_cost: int
+    privacy_budget: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +114,12 @@ class RoleRevoked(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberApplied(Event):
-    """A node asked to take part, naming the digests of its public keys."""
+    """A node asked to take part, naming the digests of its public keys and of what it says about itself."""
 
     node: Address
     wrapping_key_digest: Digest
     certificate_digest: Digest
+    metadata_digest: Digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +132,25 @@ class MemberAdmitted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberSuspended(Event):
-    """A node may no longer commit or attest."""
+    """A node belongs to no round that opens from now on."""
 
     node: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberLeft(Event):
+    """A node takes part no longer, by its own will."""
+
+    node: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysRotated(Event):
+    """A node named other keys, which count from the next epoch on."""
+
+    node: Address
+    wrapping_key_digest: Digest
+    certificate_digest: Digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +163,15 @@ class PolicyAdopted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyApproved(Event):
+    """A node agreed to a policy."""
+
+    version: int
+    node: Address
+    policy_digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRequested(Event):
     """A node was named to make the next epoch's secret key."""
 
@@ -138,11 +181,12 @@ class EpochRequested(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochPublished(Event):
-    """The key maker published the next epoch."""
+    """The key maker published the next epoch, for the members at that count of membership changes."""
 
     epoch: int
     context_digest: Digest
     wrapped_keys_root: Digest
+    membership: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +201,16 @@ class RoundOpened(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacySpent(Event):
+    """What a round costs was added to what all rounds have spent."""
+
+    round: int
+    cost: int
+    spent: int
+    budget: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateCommitted(Event):
     """A node bound itself to one encrypted update."""
 
@@ -167,14 +221,50 @@ class UpdateCommitted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoundSealed(Event):
-    """The contributors became final; `excluded` committed but do not count, each with a reason code."""
+class CommitmentsAnchored(Event):
+    """The aggregator bound itself to signed commitments."""
 
     round: int
-    contributors: tuple[Address, ...]
-    excluded: tuple[Address, ...]
-    reasons: tuple[int, ...]
+    root: Digest
+    count: int
+
+
+LEAF_TOO = 128
+"""Added to the reason of a node that committed by transaction and in the batch, too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundSealed(Event):
+    """The contributors became final.
+
+    Attributes:
+        nodes: all that committed by transaction, and those of the batch that do not count; ascending.
+        reasons: a code for each; 0 where it counts, and LEAF_TOO more where its leaf in the batch does not.
+    """
+
+    round: int
+    nodes: tuple[Address, ...]
+    reasons: bytes
     deadline: int
+
+    @property
+    def contributors(self) -> tuple[Address, ...]:
+        """The nodes that count by their own transactions."""
+        return tuple(node for node, code in self._pairs if code % LEAF_TOO == 0)
+
+    @property
+    def excluded(self) -> dict[Address, int]:
+        """The nodes that do not count, with the reason's code."""
+        return {node: code % LEAF_TOO for node, code in self._pairs if code % LEAF_TOO}
+
+    @property
+    def doubled(self) -> frozenset[Address]:
+        """The nodes whose leaf in the batch does not count, as they committed by transaction, too."""
+        return frozenset(node for node, code in self._pairs if code >= LEAF_TOO)
+
+    @property
+    def _pairs(self) -> list[tuple[Address, int]]:
+        return list(zip(self.nodes, self.reasons, strict=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,12 +286,34 @@ class ModelAttested(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoundFinalised(Event):
-    """A model became the head."""
+class ResultProposed(Event):
+    """The aggregator bound itself to signed attestations of a model."""
 
     round: int
     model_digest: Digest
-    attestations: int
+    root: Digest
+    count: int
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundDisputed(Event):
+    """A node found a chunk or a leaf wrong."""
+
+    round: int
+    node: Address
+    subject: Subject
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFinalised(Event):
+    """A model became the head; `signers` attested by signatures, `attested` nodes by transactions before."""
+
+    round: int
+    model_digest: Digest
+    attested: int
+    signers: tuple[Address, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,20 +325,54 @@ class RoundFailed(Event):
     reason: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointReleased(Event):
+    """The head model left the federation, as a file."""
+
+    head_model: Digest
+    file_digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retired(Event):
+    """No more rounds open."""
+
+    head_model: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded(Event):
+    """This ledger goes on from the head of a retired one, whose history ended in a hash."""
+
+    predecessor: Address
+    history_hash: Digest
+    head_model: Digest
+
+
 EVENT_TYPES: tuple[type[Event], ...] = (
     RoleGranted,
     RoleRevoked,
     MemberApplied,
     MemberAdmitted,
     MemberSuspended,
+    MemberLeft,
+    KeysRotated,
     PolicyAdopted,
+    PolicyApproved,
     EpochRequested,
     EpochPublished,
     RoundOpened,
+    PrivacySpent,
     UpdateCommitted,
+    CommitmentsAnchored,
     RoundSealed,
     AggregatePublished,
     ModelAttested,
+    ResultProposed,
+    RoundDisputed,
     RoundFinalised,
     RoundFailed,
+    CheckpointReleased,
+    Retired,
+    Succeeded,
 )

@@ -7,34 +7,36 @@ altered or out of order.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple, NoReturn
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from fedproof.digests import ZERO_DIGEST, Address, Digest, checksum_address
 from fedproof.errors import HistoryBroken
-from fedproof.ledger.encoding import chain_entry, compute_entry
+from fedproof.ledger.encoding import RunningHash
 from fedproof.ledger.events import (
-    AggregatePublished,
+    CheckpointReleased,
     EpochPublished,
     EpochRequested,
     Event,
+    KeysRotated,
     MemberAdmitted,
     MemberApplied,
+    MemberLeft,
     MemberStatus,
     MemberSuspended,
-    ModelAttested,
     OnChainPolicy,
     Phase,
     PolicyAdopted,
+    PolicyApproved,
+    PrivacySpent,
+    Retired,
     RoleGranted,
     RoleRevoked,
-    RoundFailed,
     RoundFinalised,
     RoundOpened,
-    RoundSealed,
-    UpdateCommitted,
+    Succeeded,
 )
+from fedproof.ledger.rounds import RoundRecord, advance, expect, refuse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,78 +57,20 @@ class MemberRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:
-    """A published epoch of the shared secret key."""
+    """A published epoch of the shared key, wrapped for the members at a count of membership changes."""
 
     number: int
     key_maker: Address
     context_digest: Digest
     wrapped_keys_root: Digest
+    membership: int
     published_block: int
-
-
-class Commitment(NamedTuple):
-    """What a node bound itself to in one round."""
-
-    update_root: Digest
-    examples: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundRecord:
-    """What the ledger says of one round.
-
-    Attributes:
-        number: 1 for the first.
-        phase: where it stands.
-        policy_version: the policy that it follows.
-        epoch: the key that its updates are encrypted under.
-        base_model: digest of the model that its nodes start from.
-        deadline: Unix time after which its phase is overdue; 0 once it is over.
-        cohort: who may commit and attest, if not suspended since.
-        commitments: by node.
-        contributors: the sealed set, ascending; empty before the seal.
-        excluded: reason codes of the committed nodes that do not count.
-        aggregate_root: root of the encrypted sum, once it is published.
-        attestations: the model digest that each node vouched for.
-        result: the new head model, once the round is finalised.
-        failure: the reason code, once the round has failed.
-        failed_in: the phase in which it failed.
-        opened_block: number of the block in which it was opened; likewise sealed, aggregated and ended.
-    """
-
-    number: int
-    phase: Phase
-    policy_version: int
-    epoch: int
-    base_model: Digest
-    deadline: int
-    cohort: frozenset[Address]
-    opened_block: int
-    commitments: Mapping[Address, Commitment] = field(default_factory=dict)
-    contributors: tuple[Address, ...] = ()
-    excluded: Mapping[Address, int] = field(default_factory=dict)
-    aggregate_root: Digest | None = None
-    attestations: Mapping[Address, Digest] = field(default_factory=dict)
-    result: Digest | None = None
-    failure: int | None = None
-    failed_in: Phase | None = None
-    sealed_block: int | None = None
-    aggregated_block: int | None = None
-    ended_block: int | None = None
-
-    @property
-    def unaccounted(self) -> tuple[Address, ...]:
-        """Committed nodes that the seal neither counts nor excludes: an honest aggregator leaves none."""
-        if self.sealed_block is None:
-            return ()
-        return tuple(sorted(set(self.commitments) - set(self.contributors) - set(self.excluded)))
 
 
 class History:
     """The state after the events replayed so far. After HistoryBroken, start again with a new one.
 
     Attributes:
-        history_hash: the running hash; the contract's `historyHash` at the same block.
         next_block: the first block whose events have not been replayed.
         event_count: how many events have been replayed.
         roles: accounts by role.
@@ -136,6 +80,10 @@ class History:
         epochs: by number, from 1.
         key_maker: who may publish the next epoch, if one is asked for.
         rounds: by number, from 1.
+        membership: how many admissions, suspensions and departures there were.
+        privacy_spent: by all rounds, in the policies' unit.
+        predecessor: the ledger that this one goes on from, if any.
+        is_retired: whether no more rounds open.
     """
 
     def __init__(self, *, from_block: int = 0) -> None:
@@ -144,7 +92,7 @@ class History:
         Args:
             from_block: a block before which the contract had no events, such as the address book's.
         """
-        self.history_hash = ZERO_DIGEST
+        self._hash = RunningHash()
         self.next_block = from_block
         self.event_count = 0
         self.roles: dict[Digest, frozenset[Address]] = {}
@@ -154,17 +102,27 @@ class History:
         self.epochs: dict[int, EpochRecord] = {}
         self.key_maker: Address | None = None
         self.rounds: dict[int, RoundRecord] = {}
+        self.membership = 0
+        self.privacy_spent = 0
+        self.predecessor: Address | None = None
+        self.is_retired = False
         self._last = (-1, -1)
 
     def copy(self) -> History:
         """Return a history of the same events, which goes on by itself."""
         other = copy.copy(self)
+        other._hash = self._hash.copy()
         other.roles = dict(self.roles)
         other.members = dict(self.members)
         other.policies = dict(self.policies)
         other.epochs = dict(self.epochs)
         other.rounds = dict(self.rounds)
         return other
+
+    @property
+    def history_hash(self) -> Digest:
+        """The running hash; the contract's `historyHash` at the same block."""
+        return self._hash.value
 
     @property
     def current_round(self) -> RoundRecord | None:
@@ -175,6 +133,11 @@ class History:
     def current_epoch(self) -> EpochRecord | None:
         """The newest epoch, or None before the first."""
         return self.epochs.get(len(self.epochs))
+
+    @property
+    def is_epoch_stale(self) -> bool:
+        """Whether the membership has changed since the newest epoch's key was wrapped."""
+        return self.current_epoch is None or self.current_epoch.membership != self.membership
 
     @property
     def admitted(self) -> tuple[Address, ...]:
@@ -196,9 +159,9 @@ class History:
         for event in events:
             position = (event.block_number, event.log_index)
             if position <= self._last or event.block_number < self.next_block:
-                _refuse(event, f"an event after block {self._last[0]}, log {self._last[1]}")
+                refuse(event, f"an event after block {self._last[0]}, log {self._last[1]}")
             self._apply(event)
-            self.history_hash = chain_entry(self.history_hash, compute_entry(event))
+            self._hash.add(event)
             self.event_count += 1
             self._last = position
         if to_block is not None:
@@ -222,27 +185,47 @@ class History:
 
     def _apply(self, event: Event) -> None:
         match event:
-            case RoleGranted(role=role, account=account):
-                self.roles[role] = self.roles.get(role, frozenset()) | {account}
-            case RoleRevoked(role=role, account=account):
-                self.roles[role] = self.roles.get(role, frozenset()) - {account}
-            case MemberApplied() | MemberAdmitted() | MemberSuspended():
+            case MemberApplied() | MemberAdmitted() | MemberSuspended() | MemberLeft() | KeysRotated():
                 self._apply_membership(event)
             case PolicyAdopted():
-                _expect(event, "version", len(self.policies) + 1, event.version)
+                expect(event, "version", len(self.policies) + 1, event.version)
                 self.policies[event.version] = event.policy
                 self.head_model = event.head_model
+            case PolicyApproved():
+                expect(event, "version", len(self.policies), event.version)
             case EpochRequested():
-                _expect(event, "epoch", len(self.epochs) + 1, event.epoch)
+                expect(event, "epoch", len(self.epochs) + 1, event.epoch)
                 self.key_maker = event.key_maker
             case EpochPublished():
                 self._apply_epoch(event)
             case RoundOpened():
                 self._open(event)
+            case PrivacySpent():
+                expect(event, "privacy spent", self.privacy_spent + event.cost, event.spent)
+                self.privacy_spent = event.spent
+            case RoleGranted() | RoleRevoked() | CheckpointReleased() | Retired() | Succeeded():
+                self._apply_governance(event)
             case _:
                 self._apply_round(event)
 
-    def _apply_membership(self, event: MemberApplied | MemberAdmitted | MemberSuspended) -> None:
+    def _apply_governance(
+        self, event: RoleGranted | RoleRevoked | CheckpointReleased | Retired | Succeeded
+    ) -> None:
+        match event:
+            case RoleGranted(role=role, account=account):
+                self.roles[role] = self.roles.get(role, frozenset()) | {account}
+            case RoleRevoked(role=role, account=account):
+                self.roles[role] = self.roles.get(role, frozenset()) - {account}
+            case CheckpointReleased():
+                expect(event, "head model", self.head_model.hex(), event.head_model.hex())
+            case Retired():
+                self.is_retired = True
+            case Succeeded():
+                self.predecessor, self.head_model = event.predecessor, event.head_model
+
+    def _apply_membership(
+        self, event: MemberApplied | MemberAdmitted | MemberSuspended | MemberLeft | KeysRotated
+    ) -> None:
         if isinstance(event, MemberApplied):
             self.members[event.node] = MemberRecord(
                 status=MemberStatus.APPLIED,
@@ -252,36 +235,51 @@ class History:
             return
         member = self.members.get(event.node)
         if member is None:
-            _refuse(event, f"a node that has applied, got {checksum_address(event.node)}, which has not")
-        if isinstance(event, MemberAdmitted):
-            member = replace(
-                member,
-                status=MemberStatus.ADMITTED,
-                first_round=event.first_round,
-                admitted_block=event.block_number,
-            )
-        else:
-            member = replace(member, status=MemberStatus.SUSPENDED)
+            refuse(event, f"a node that has applied, got {checksum_address(event.node)}, which has not")
+        match event:
+            case MemberAdmitted():
+                member = replace(
+                    member,
+                    status=MemberStatus.ADMITTED,
+                    first_round=event.first_round,
+                    admitted_block=event.block_number,
+                )
+            case MemberSuspended():
+                member = replace(member, status=MemberStatus.SUSPENDED)
+            case MemberLeft():
+                member = replace(member, status=MemberStatus.LEFT)
+            case KeysRotated():
+                member = replace(
+                    member,
+                    wrapping_key_digest=event.wrapping_key_digest,
+                    certificate_digest=event.certificate_digest,
+                )
+        if not isinstance(event, KeysRotated):
+            self.membership += 1
         self.members[event.node] = member
 
     def _apply_epoch(self, event: EpochPublished) -> None:
-        _expect(event, "epoch", len(self.epochs) + 1, event.epoch)
+        expect(event, "epoch", len(self.epochs) + 1, event.epoch)
+        expect(event, "membership", self.membership, event.membership)
         if self.key_maker is None:
-            _refuse(event, "an epoch that was asked for")
+            refuse(event, "an epoch that was asked for")
         self.epochs[event.epoch] = EpochRecord(
             number=event.epoch,
             key_maker=self.key_maker,
             context_digest=event.context_digest,
             wrapped_keys_root=event.wrapped_keys_root,
+            membership=event.membership,
             published_block=event.block_number,
         )
         self.key_maker = None
 
     def _open(self, event: RoundOpened) -> None:
-        _expect(event, "round", len(self.rounds) + 1, event.round)
+        expect(event, "round", len(self.rounds) + 1, event.round)
         if self.current_round is not None and not self.current_round.phase.is_over:
-            _refuse(event, f"round {self.current_round.number} to end first")
-        _expect(event, "base model", self.head_model.hex(), event.base_model.hex())
+            refuse(event, f"round {self.current_round.number} to end first")
+        expect(event, "base model", self.head_model.hex(), event.base_model.hex())
+        if self.is_epoch_stale:
+            refuse(event, "an epoch of the present membership")
         self.rounds[event.round] = RoundRecord(
             number=event.round,
             phase=Phase.OPEN,
@@ -294,82 +292,9 @@ class History:
         )
 
     def _apply_round(self, event: Event) -> None:
-        block = event.block_number
-        match event:
-            case UpdateCommitted():
-                record = self._require(event, event.round, Phase.OPEN)
-                if event.node in record.commitments or event.node not in record.cohort:
-                    _refuse(event, f"the first commitment of a node of the cohort, got {_who(event.node)}")
-                commitment = Commitment(event.update_root, event.examples)
-                record = replace(record, commitments={**record.commitments, event.node: commitment})
-            case RoundSealed():
-                record = replace(
-                    self._require(event, event.round, Phase.OPEN),
-                    phase=Phase.SEALED,
-                    contributors=event.contributors,
-                    excluded=dict(zip(event.excluded, event.reasons, strict=True)),
-                    deadline=event.deadline,
-                    sealed_block=block,
-                )
-                strangers = {*record.contributors, *record.excluded} - set(record.commitments)
-                if strangers:
-                    _refuse(event, f"committed nodes, got {', '.join(map(_who, sorted(strangers)))} as well")
-            case AggregatePublished():
-                record = replace(
-                    self._require(event, event.round, Phase.SEALED),
-                    phase=Phase.AGGREGATED,
-                    aggregate_root=event.aggregate_root,
-                    deadline=event.deadline,
-                    aggregated_block=block,
-                )
-            case ModelAttested():
-                record = self._require(event, event.round, Phase.AGGREGATED, Phase.FINALISED)
-                if event.node in record.attestations or event.node not in record.cohort:
-                    _refuse(event, f"the first attestation of a node of the cohort, got {_who(event.node)}")
-                attestations = {**record.attestations, event.node: event.model_digest}
-                record = replace(record, attestations=attestations)
-            case RoundFinalised():
-                record = self._require(event, event.round, Phase.AGGREGATED)
-                count = list(record.attestations.values()).count(event.model_digest)
-                _expect(event, "attestations", count, event.attestations)
-                record = replace(
-                    record, phase=Phase.FINALISED, result=event.model_digest, deadline=0, ended_block=block
-                )
-                self.head_model = event.model_digest
-            case RoundFailed():
-                record = replace(
-                    self._require(event, event.round, event.phase),
-                    phase=Phase.FAILED,
-                    failure=event.reason,
-                    failed_in=event.phase,
-                    deadline=0,
-                    ended_block=block,
-                )
-            case _:
-                _refuse(event, "an event that the contract has")
-        self.rounds[record.number] = record
-
-    def _require(self, event: Event, number: int, *phases: Phase) -> RoundRecord:
-        """Return the current round, which alone may change, in one of the phases."""
         record = self.current_round
-        if record is None or record.number != number:
-            _refuse(event, f"round {len(self.rounds)}, got round {number}")
-        if record.phase not in phases:
-            wanted = " or ".join(phase.name for phase in phases)
-            _refuse(event, f"round {number} to be {wanted}, it is {record.phase.name}")
-        return record
-
-
-def _expect(event: Event, what: str, expected: object, came: object) -> None:
-    if expected != came:
-        _refuse(event, f"{what} {expected}, got {came}")
-
-
-def _refuse(event: Event, expected: str) -> NoReturn:
-    raise HistoryBroken(
-        f"block {event.block_number}, log {event.log_index}, {type(event).__name__}: expected {expected}"
-    )
-
-
-def _who(node: Address) -> str:
-    return checksum_address(node)
+        if record is None:
+            refuse(event, "an opened round first")
+        self.rounds[record.number] = advance(record, event)
+        if isinstance(event, RoundFinalised):
+            self.head_model = event.model_digest

@@ -70,6 +70,26 @@ class AggregationStub:
                 request_serializer=fedproof_dot_wire_dot_aggregation__pb2.UploadRequest.SerializeToString,
                 response_deserializer=fedproof_dot_wire_dot_aggregation__pb2.UploadResponse.FromString,
                 _registered_method=True)
+        self.PutCommitment = channel.unary_unary(
+                '/fedproof.wire.Aggregation/PutCommitment',
+                request_serializer=fedproof_dot_wire_dot_aggregation__pb2.PutCommitmentRequest.SerializeToString,
+                response_deserializer=fedproof_dot_wire_dot_aggregation__pb2.PutCommitmentResponse.FromString,
+                _registered_method=True)
+        self.PutAttestation = channel.unary_unary(
+                '/fedproof.wire.Aggregation/PutAttestation',
+                request_serializer=fedproof_dot_wire_dot_aggregation__pb2.PutAttestationRequest.SerializeToString,
+                response_deserializer=fedproof_dot_wire_dot_aggregation__pb2.PutAttestationResponse.FromString,
+                _registered_method=True)
+        self.GetBatch = channel.unary_unary(
+                '/fedproof.wire.Aggregation/GetBatch',
+                request_serializer=fedproof_dot_wire_dot_aggregation__pb2.GetBatchRequest.SerializeToString,
+                response_deserializer=fedproof_dot_wire_dot_aggregation__pb2.GetBatchResponse.FromString,
+                _registered_method=True)
+        self.GetProposal = channel.unary_unary(
+                '/fedproof.wire.Aggregation/GetProposal',
+                request_serializer=fedproof_dot_wire_dot_aggregation__pb2.GetProposalRequest.SerializeToString,
+                response_deserializer=fedproof_dot_wire_dot_aggregation__pb2.GetProposalResponse.FromString,
+                _registered_method=True)
         self.DownloadUpdate = channel.unary_stream(
                 '/fedproof.wire.Aggregation/DownloadUpdate',
                 request_serializer=fedproof_dot_wire_dot_aggregation__pb2.DownloadUpdateRequest.SerializeToString,
@@ -132,6 +152,32 @@ class AggregationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutCommitment(self, request, context):
+        """Statements that nodes sign instead of sending transactions (EIP-712), and what became of them: the leaves under
+        the roots of CommitmentsAnchored and ResultProposed, ascending by node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutAttestation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBatch(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProposal(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DownloadUpdate(self, request, context):
         """First the header, then the asked-for chunks in the order asked for (all, when none is named). An update is
         given once its round is no longer open, so that nobody can commit to a copy of it.
@@ -183,6 +229,26 @@ def add_AggregationServicer_to_server(servicer, server):
                     servicer.Upload,
                     request_deserializer=fedproof_dot_wire_dot_aggregation__pb2.UploadRequest.FromString,
                     response_serializer=fedproof_dot_wire_dot_aggregation__pb2.UploadResponse.SerializeToString,
+            ),
+            'PutCommitment': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutCommitment,
+                    request_deserializer=fedproof_dot_wire_dot_aggregation__pb2.PutCommitmentRequest.FromString,
+                    response_serializer=fedproof_dot_wire_dot_aggregation__pb2.PutCommitmentResponse.SerializeToString,
+            ),
+            'PutAttestation': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutAttestation,
+                    request_deserializer=fedproof_dot_wire_dot_aggregation__pb2.PutAttestationRequest.FromString,
+                    response_serializer=fedproof_dot_wire_dot_aggregation__pb2.PutAttestationResponse.SerializeToString,
+            ),
+            'GetBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBatch,
+                    request_deserializer=fedproof_dot_wire_dot_aggregation__pb2.GetBatchRequest.FromString,
+                    response_serializer=fedproof_dot_wire_dot_aggregation__pb2.GetBatchResponse.SerializeToString,
+            ),
+            'GetProposal': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProposal,
+                    request_deserializer=fedproof_dot_wire_dot_aggregation__pb2.GetProposalRequest.FromString,
+                    response_serializer=fedproof_dot_wire_dot_aggregation__pb2.GetProposalResponse.SerializeToString,
             ),
             'DownloadUpdate': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadUpdate,
@@ -385,6 +451,114 @@ class Aggregation:
             '/fedproof.wire.Aggregation/Upload',
             fedproof_dot_wire_dot_aggregation__pb2.UploadRequest.SerializeToString,
             fedproof_dot_wire_dot_aggregation__pb2.UploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutCommitment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedproof.wire.Aggregation/PutCommitment',
+            fedproof_dot_wire_dot_aggregation__pb2.PutCommitmentRequest.SerializeToString,
+            fedproof_dot_wire_dot_aggregation__pb2.PutCommitmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutAttestation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedproof.wire.Aggregation/PutAttestation',
+            fedproof_dot_wire_dot_aggregation__pb2.PutAttestationRequest.SerializeToString,
+            fedproof_dot_wire_dot_aggregation__pb2.PutAttestationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedproof.wire.Aggregation/GetBatch',
+            fedproof_dot_wire_dot_aggregation__pb2.GetBatchRequest.SerializeToString,
+            fedproof_dot_wire_dot_aggregation__pb2.GetBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProposal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedproof.wire.Aggregation/GetProposal',
+            fedproof_dot_wire_dot_aggregation__pb2.GetProposalRequest.SerializeToString,
+            fedproof_dot_wire_dot_aggregation__pb2.GetProposalResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,13 @@ class AggregationStub:
     """Where an upload stands, so that it can be resumed at the first missing chunk."""
     Upload: _grpc.StreamUnaryMultiCallable[_aggregation_pb2.UploadRequest, _aggregation_pb2.UploadResponse]
     """First the header, then chunks in index order, beginning at GetUploadResponse.next_chunk."""
+    PutCommitment: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.PutCommitmentRequest, _aggregation_pb2.PutCommitmentResponse]
+    """Statements that nodes sign instead of sending transactions (EIP-712), and what became of them: the leaves under
+    the roots of CommitmentsAnchored and ResultProposed, ascending by node.
+    """
+    PutAttestation: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.PutAttestationRequest, _aggregation_pb2.PutAttestationResponse]
+    GetBatch: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.GetBatchRequest, _aggregation_pb2.GetBatchResponse]
+    GetProposal: _grpc.UnaryUnaryMultiCallable[_aggregation_pb2.GetProposalRequest, _aggregation_pb2.GetProposalResponse]
     DownloadUpdate: _grpc.UnaryStreamMultiCallable[_aggregation_pb2.DownloadUpdateRequest, _aggregation_pb2.DownloadResponse]
     """First the header, then the asked-for chunks in the order asked for (all, when none is named). An update is
     given once its round is no longer open, so that nobody can commit to a copy of it.
@@ -68,6 +75,13 @@ class AggregationAsyncStub(AggregationStub):
     """Where an upload stands, so that it can be resumed at the first missing chunk."""
     Upload: _aio.StreamUnaryMultiCallable[_aggregation_pb2.UploadRequest, _aggregation_pb2.UploadResponse]  # type: ignore[assignment]
     """First the header, then chunks in index order, beginning at GetUploadResponse.next_chunk."""
+    PutCommitment: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.PutCommitmentRequest, _aggregation_pb2.PutCommitmentResponse]  # type: ignore[assignment]
+    """Statements that nodes sign instead of sending transactions (EIP-712), and what became of them: the leaves under
+    the roots of CommitmentsAnchored and ResultProposed, ascending by node.
+    """
+    PutAttestation: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.PutAttestationRequest, _aggregation_pb2.PutAttestationResponse]  # type: ignore[assignment]
+    GetBatch: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.GetBatchRequest, _aggregation_pb2.GetBatchResponse]  # type: ignore[assignment]
+    GetProposal: _aio.UnaryUnaryMultiCallable[_aggregation_pb2.GetProposalRequest, _aggregation_pb2.GetProposalResponse]  # type: ignore[assignment]
     DownloadUpdate: _aio.UnaryStreamMultiCallable[_aggregation_pb2.DownloadUpdateRequest, _aggregation_pb2.DownloadResponse]  # type: ignore[assignment]
     """First the header, then the asked-for chunks in the order asked for (all, when none is named). An update is
     given once its round is no longer open, so that nobody can commit to a copy of it.
@@ -129,6 +143,37 @@ class AggregationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_aggregation_pb2.UploadResponse, _abc.Awaitable[_aggregation_pb2.UploadResponse]]:
         """First the header, then chunks in index order, beginning at GetUploadResponse.next_chunk."""
+
+    @_abc_1.abstractmethod
+    def PutCommitment(
+        self,
+        request: _aggregation_pb2.PutCommitmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregation_pb2.PutCommitmentResponse, _abc.Awaitable[_aggregation_pb2.PutCommitmentResponse]]:
+        """Statements that nodes sign instead of sending transactions (EIP-712), and what became of them: the leaves under
+        the roots of CommitmentsAnchored and ResultProposed, ascending by node.
+        """
+
+    @_abc_1.abstractmethod
+    def PutAttestation(
+        self,
+        request: _aggregation_pb2.PutAttestationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregation_pb2.PutAttestationResponse, _abc.Awaitable[_aggregation_pb2.PutAttestationResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetBatch(
+        self,
+        request: _aggregation_pb2.GetBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregation_pb2.GetBatchResponse, _abc.Awaitable[_aggregation_pb2.GetBatchResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetProposal(
+        self,
+        request: _aggregation_pb2.GetProposalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregation_pb2.GetProposalResponse, _abc.Awaitable[_aggregation_pb2.GetProposalResponse]]: ...
 
     @_abc_1.abstractmethod
     def DownloadUpdate(

@@ -14,29 +14,27 @@ from structlog.typing import FilteringBoundLogger
 from fedproof.codec import SecretKey
 from fedproof.codec.scaling import compute_next_clips
 from fedproof.codec.workers import CodecWorkers, count_cores
-from fedproof.digests import Digest, checksum_address
+from fedproof.digests import Digest
 from fedproof.errors import (
     DigestMismatch,
     LedgerError,
-    MissingObject,
     PeerError,
-    Reverted,
-    TaskFailed,
     WorkerDied,
 )
 from fedproof.ledger.client import Ledger
-from fedproof.ledger.history import History, RoundRecord
+from fedproof.ledger.history import History
+from fedproof.ledger.rounds import RoundRecord
 from fedproof.model import Model
 from fedproof.wire.aggregation_pb2 import Header
+from fedproof_node.batches import Batches
 from fedproof_node.config import VerifyConfig
 from fedproof_node.epoch import KeyRing
-from fedproof_node.journal import Journal, Stage
+from fedproof_node.journal import Journal
 from fedproof_node.membership import Membership
 from fedproof_node.models import ModelShelf
 from fedproof_node.recomputation import recompute_chunks
 from fedproof_node.relay import Relay
 from fedproof_node.spool import Spool
-from fedproof_node.trainer import Trainer
 from fedproof_node.verification import (
     RoundFacts,
     compute_draw,
@@ -48,7 +46,7 @@ _SUMMANDS_PER_PROCESS: Final = 64
 
 
 class Concluder:
-    """Takes rounds from their published sum to this node's attestation.
+    """Takes rounds from their published sum to the model that this node derives.
 
     Every method raises NetworkError or LedgerError for what has to be tried again.
     """
@@ -63,7 +61,8 @@ class Concluder:
         journal: Journal,
         models: ModelShelf,
         keys: KeyRing,
-        trainer: Trainer,
+        batches: Batches,
+        attester: Attester,
         rounds_dir: Path,
         codec_processes: int,
         log: FilteringBoundLogger,
@@ -75,7 +74,8 @@ class Concluder:
         self._journal = journal
         self._models = models
         self._keys = keys
-        self._trainer = trainer
+        self._batches = batches
+        self._attester = attester
         self._rounds_dir = rounds_dir
         self._codec_processes = codec_processes
         self._log = log
@@ -150,34 +150,11 @@ class Concluder:
             raise PeerError(f"round {number}: the aggregate: {error}") from error
         digest = self._models.digest(model)
         if record.result is not None and digest != record.result:  # 4
+            self._attester.contradict(record, digest, history)
             raise DigestMismatch(describe_divergence(record, digest))
         self._models.save(model)
         # A crash before this line: the spool is still here, and the same sum gives the same model again.
         self._journal.note_applied(number, digest)
-
-    def attest(self, record: RoundRecord, history: History) -> None:
-        """Attest the applied model where the ledger still takes it, and report how good the model is.
-
-        Raises:
-            PeerError: the ledger holds another attestation of this node.
-        """
-        number = record.number
-        node = self._membership.node
-        model = self._journal.entry(number).model
-        if model is None:
-            raise MissingObject(f"round {number}: the journal names no model that was applied")
-        existing = record.attestations.get(node)
-        if existing is not None and existing != model:
-            raise DigestMismatch(
-                f"round {number}: expected this node's attestation to be {model.hex()}, the ledger holds "
-                f"{existing.hex()}: another daemon signs with the same key"
-            )
-        is_current = history.current_round is not None and history.current_round.number == number
-        if existing is None and is_current and node in record.cohort:
-            self._send_attestation(number, model)
-        self._report(number, model)
-        # A crash before this line: the restart finds the attestation on the ledger and reports once more.
-        self._journal.advance(number, Stage.ATTESTED)
 
     def clean(self, record: RoundRecord) -> None:
         """Remove the round's spooled aggregate."""
@@ -185,13 +162,11 @@ class Concluder:
         self._headers.clear()
 
     def _find_facts(self, record: RoundRecord, history: History) -> RoundFacts:
-        if record.unaccounted:
-            raise PeerError(
-                f"round {record.number}: expected the seal to count or exclude every committed node, it "
-                "leaves out " + ", ".join(map(checksum_address, record.unaccounted))
-            )
+        contributions = self._batches.find_contributions(record)
         base = self._models.load(record.base_model)
-        return self._membership.facts(record, history, layout=self._models.layout, base=base)
+        return self._membership.facts(
+            record, history, layout=self._models.layout, base=base, contributions=contributions
+        )
 
     def _is_whole(self) -> bool:
         """Return whether this node recomputes every chunk."""
@@ -244,29 +219,6 @@ class Concluder:
             processes=min(processes, most or processes),
             secret_key=secret_key,
         )
-
-    def _send_attestation(self, number: int, model: Digest) -> None:
-        self._log.info("phase", round=number, phase="attesting")
-        try:
-            receipt = self._ledger.attest(number, model)
-        except Reverted as error:
-            if error.name == "AlreadyAttested":
-                # Mined since we looked; the next look at the ledger compares the digests.
-                raise LedgerError(
-                    f"round {number}: an attestation of this node is on its way: {error}"
-                ) from error
-            # Too late, or suspended meanwhile: the model is right all the same.
-            self._log.error("error", message=f"round {number}: not attested: {error}")
-            return
-        self._log.info("attested", round=number, gas=receipt.gas_used)
-
-    def _report(self, number: int, model: Digest) -> None:
-        try:
-            result = self._trainer.evaluate(self._models.load(model).flat)
-        except (TaskFailed, WorkerDied) as error:
-            self._log.error("error", message=f"round {number}: the new model could not be evaluated: {error}")
-            return
-        self._log.info("applied", round=number, model=model, accuracy=result.accuracy, loss=result.loss)
 
     def _spool(self, record: RoundRecord) -> Spool:
         return Spool(self._rounds_dir, record.number, "aggregate")

@@ -28,8 +28,10 @@ from fedproof.errors import (
 )
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import ExclusionReason
-from fedproof.ledger.history import History, RoundRecord
+from fedproof.ledger.history import History
+from fedproof.ledger.rounds import RoundRecord
 from fedproof.model import Model
+from fedproof_node.batches import Batches
 from fedproof_node.epoch import KeyRing
 from fedproof_node.journal import Journal, Stage
 from fedproof_node.membership import Membership
@@ -60,6 +62,7 @@ class Contributor:
         journal: Journal,
         models: ModelShelf,
         keys: KeyRing,
+        batches: Batches,
         trainer: Trainer,
         rounds_dir: Path,
         codec_processes: int,
@@ -71,6 +74,7 @@ class Contributor:
         self._journal = journal
         self._models = models
         self._keys = keys
+        self._batches = batches
         self._trainer = trainer
         self._rounds_dir = rounds_dir
         self._residuals = Residuals(rounds_dir, journal=journal, node=membership.node)
@@ -92,14 +96,16 @@ class Contributor:
         self._journal.note_encrypted(record.number, update.root, examples=examples, residual=residual)
 
     def commit(self, record: RoundRecord) -> None:
-        """Put the journalled root on the ledger, once."""
+        """Commit to the journalled root, once: by a signature where batching allows it, or on the ledger."""
         entry = self._journal.entry(record.number)
         try:
             root = load_update(self._spool(record.number), _require(entry.update_root)).root
         except PeerError as error:
             raise UpdateRefused(f"the encrypted update is damaged on this node's disk: {error}") from error
-        self._commit_root(record, root, examples=entry.examples)
-        # A crash before this line: the restart finds the commitment on the ledger, of the journal's root.
+        if not self._sign_root(record, root, examples=entry.examples):
+            self._commit_root(record, root, examples=entry.examples)
+        # A crash before this line: the restart finds the commitment on the ledger, of the journal's root, or
+        # signs the same again.
         self._journal.advance(record.number, Stage.COMMITTED)
 
     def upload(self, record: RoundRecord) -> None:
@@ -107,8 +113,9 @@ class Contributor:
         number = record.number
         entry = self._journal.entry(number)
         root = _require(entry.update_root)
-        if self._membership.node not in record.commitments:
-            # The chain was reorganised, or the endpoint lags: the same root again is not a second update.
+        if self._batches.is_left_out(record):
+            # Of the batch; or the chain was reorganised, or the endpoint lags: the same root again is not a second
+            # update.
             self._commit_root(record, root, examples=entry.examples)
         self._log.info("phase", round=number, phase="uploading")
         try:
@@ -124,6 +131,22 @@ class Contributor:
         self._journal.advance(number, Stage.UPLOADED)
         self._log.info("uploaded", round=number, bytes_sent=sent)
 
+    def must_claim(self, record: RoundRecord) -> bool:
+        """Return whether an uploaded update does not count unless this node commits by a transaction."""
+        if not self._membership.policy.rounds.batching or not self._batches.is_left_out(record):
+            return False
+        # A transaction that is mined, but not yet final, is none to repeat.
+        return self._ledger.member(self._membership.node).last_round != record.number
+
+    def claim(self, record: RoundRecord) -> None:
+        """Commit by a transaction what the aggregator left out of its batch."""
+        number = record.number
+        entry = self._journal.entry(number)
+        self._log.warning(
+            "left_out", round=number, message="the batch leaves this node out: it commits itself"
+        )
+        self._commit_root(record, _require(entry.update_root), examples=entry.examples)
+
     def settle_sealed(self, record: RoundRecord) -> None:
         """Take note of a round that was sealed before the journal knew of a complete upload.
 
@@ -133,13 +156,14 @@ class Contributor:
         number = record.number
         entry = self._journal.entry(number)
         node = self._membership.node
-        if node in record.contributors and entry.update_root == record.commitments[node].update_root:
+        roots = {each.node: each.update_root for each in self._batches.find_contributions(record)}
+        if node in roots and entry.update_root == roots[node]:
             # The last chunk arrived, and a crash came before the journal's entry.
             if entry.stage is Stage.ENCRYPTED:
                 self._journal.advance(number, Stage.COMMITTED)
             self._journal.advance(number, Stage.UPLOADED)
             return
-        if node in record.contributors:
+        if node in roots:
             raise UpdateRefused("the sealed update of this node is one that its journal does not know")
         if node in record.excluded:
             raise UpdateRefused(f"this node's update was excluded: {_name_reason(record.excluded[node])}")
@@ -232,6 +256,22 @@ class Contributor:
                 f"earlier round. Another participant's copy, put at {self._models.path(record.base_model)}, "
                 "is checked against that digest and used"
             ) from error
+
+    def _sign_root(self, record: RoundRecord, root: Digest, *, examples: int) -> bool:
+        """Hand a signed commitment over; False where it has to be a transaction."""
+        number = record.number
+        if self._membership.node in record.commitments:
+            return False
+        if not self._batches.takes_commitments(record):
+            return False
+        self._log.info("phase", round=number, phase="committing")
+        try:
+            self._batches.send_commitment(record, root, examples=examples)
+        except PeerError as error:
+            self._log.error("error", message=f"the signed commitment was not taken: {error}", round=number)
+            return False
+        self._log.info("committed", round=number, gas=0)
+        return True
 
     def _commit_root(self, record: RoundRecord, root: Digest, *, examples: int) -> None:
         number = record.number

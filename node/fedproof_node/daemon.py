@@ -15,14 +15,18 @@ from structlog.typing import FilteringBoundLogger
 
 from fedproof.digests import Address, Digest
 from fedproof.errors import (
+    BadLeaf,
     LedgerError,
     NetworkError,
     PeerError,
     PolicyMismatch,
     UpdateRefused,
+    WrongSum,
 )
-from fedproof.ledger.events import Phase
-from fedproof.ledger.history import History, RoundRecord
+from fedproof.ledger.events import Phase, Subject
+from fedproof.ledger.history import History
+from fedproof.ledger.rounds import RoundRecord
+from fedproof_node.attestation import Attester
 from fedproof_node.conclusion import Concluder, describe_divergence
 from fedproof_node.contribution import Contributor
 from fedproof_node.epoch import KeyRing, NoKeyForUs
@@ -65,6 +69,7 @@ class Parts:
     keys: KeyRing
     contributor: Contributor
     concluder: Concluder
+    attester: Attester
     genesis: Digest
     keep_models: int
     log: FilteringBoundLogger
@@ -79,13 +84,16 @@ class Daemon:
         self._log = parts.log
         self._first_unfinished = 1
         self._second_looks: set[tuple[int, int]] = set()
+        self._examined: set[tuple[int, Digest]] = set()
         self._acts: dict[Step, Callable[[RoundRecord, History], None]] = {
             Step.CONTRIBUTE: self._contribute,
             Step.COMMIT: self._commit,
             Step.UPLOAD: self._upload,
+            Step.CLAIM: self._claim,
             Step.MISS: self._miss,
             Step.CONCLUDE: self._conclude,
             Step.ATTEST: self._attest,
+            Step.PRESS: self._press,
             Step.FINISH: self._finish,
         }
 
@@ -130,17 +138,35 @@ class Daemon:
             stage = self._journal.entry(number).stage
             if stage is Stage.FINISHED and number == self._first_unfinished:
                 self._first_unfinished += 1
+            if self._examine(record):
+                return True
             step = next_step(record.phase, stage)
-            if step is Step.CONCLUDE and self._must_wait(record, history):
-                step = Step.WAIT
-            if step is not Step.WAIT:
+            if step is not Step.WAIT and not self._must_wait(step, record, history):
                 self._acts[step](record, history)
                 return True
         return False
 
-    def _must_wait(self, record: RoundRecord, history: History) -> bool:
+    def _must_wait(self, step: Step, record: RoundRecord, history: History) -> bool:
         concluder = self._parts.concluder
-        return concluder.holds_sum(record) and not concluder.is_drawable(record, history)
+        match step:
+            case Step.CONCLUDE:
+                return concluder.holds_sum(record) and not concluder.is_drawable(record, history)
+            case Step.CLAIM:
+                return not self._parts.contributor.must_claim(record)
+            case Step.PRESS:
+                return not self._parts.attester.must_press(record)
+        return False
+
+    def _examine(self, record: RoundRecord) -> bool:
+        """Look once at a proposed result, whatever this node's part in the round; return whether it did."""
+        if record.phase is not Phase.PROPOSED or record.proposal is None:
+            return False
+        looked_at = (record.number, record.proposal.root)
+        if looked_at in self._examined:
+            return False
+        self._parts.attester.examine_proposal(record)
+        self._examined.add(looked_at)
+        return True
 
     def _is_over(self, number: int) -> bool:
         record = self._parts.watch.history.rounds.get(number)
@@ -174,13 +200,22 @@ class Daemon:
         else:
             self._log.info("phase", round=record.number, phase="awaiting_aggregate")
 
+    def _claim(self, record: RoundRecord, _history: History) -> None:
+        try:
+            self._parts.contributor.claim(record)
+        except UpdateRefused as error:
+            self._skip(record, str(error))
+
+    def _press(self, record: RoundRecord, _history: History) -> None:
+        self._parts.attester.press(record)
+
     def _miss(self, record: RoundRecord, _history: History) -> None:
         if self._parts.node not in record.cohort:
             self._skip(record, _NOT_IN_COHORT, is_quiet=record.phase.is_over)
             return
         try:
             self._parts.contributor.settle_sealed(record)
-        except UpdateRefused as error:
+        except (UpdateRefused, PeerError) as error:
             self._skip(record, str(error))
 
     def _conclude(self, record: RoundRecord, history: History) -> None:
@@ -208,12 +243,18 @@ class Daemon:
         except NoKeyForUs as error:
             self._journal.advance(number, Stage.FINISHED, reason=str(error))
             self._log.info("waiting", reason=str(error))
+        except WrongSum as error:
+            self._parts.attester.dispute(record, Subject.CHUNK, error.index, reason=str(error))
+            self._refuse(record, str(error))
+        except BadLeaf as error:
+            self._parts.attester.dispute(record, Subject.COMMITMENT, error.index, reason=str(error))
+            self._refuse(record, str(error))
         except (PeerError, PolicyMismatch, UpdateRefused) as error:
             self._refuse(record, str(error))
 
     def _attest(self, record: RoundRecord, history: History) -> None:
         try:
-            self._parts.concluder.attest(record, history)
+            self._parts.attester.attest(record, history)
         except PeerError as error:
             self._refuse(record, str(error))
 

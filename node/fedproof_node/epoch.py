@@ -158,7 +158,8 @@ class KeyRing:
         root = self._find_or_make_package(epoch, public_keys)
         # A crash before this line: the same package is found in the journal and published. After it: the
         # epoch is on the ledger, and `_hand_over` finds the package by its root.
-        self._ledger.publish_epoch(epoch, self._membership.codec_parameters.digest, root)
+        context = self._membership.codec_parameters.digest
+        self._ledger.publish_epoch(epoch, context, root, membership=history.membership)
         return True
 
     def _hand_over(self, record: EpochRecord) -> None:

@@ -11,7 +11,8 @@ from fedproof.codec.scaling import Scaling
 from fedproof.codec.selection import Selection, compute_selection_seed
 from fedproof.digests import Address
 from fedproof.errors import PolicyMismatch
-from fedproof.ledger.history import History, RoundRecord
+from fedproof.ledger.history import History
+from fedproof.ledger.rounds import RoundRecord
 from fedproof.manifest import Contribution
 from fedproof.model import Model, ModelLayout
 from fedproof.policy import Policy
@@ -36,8 +37,23 @@ class Membership:
     policy_path: Path
     codec_parameters: CodecParameters
 
-    def facts(self, record: RoundRecord, history: History, *, layout: ModelLayout, base: Model) -> RoundFacts:
+    def facts(
+        self,
+        record: RoundRecord,
+        history: History,
+        *,
+        layout: ModelLayout,
+        base: Model,
+        contributions: tuple[Contribution, ...] = (),
+    ) -> RoundFacts:
         """Return what the ledger, the policy and the base model say about a round.
+
+        Args:
+            record: the round.
+            history: holds its policy.
+            layout: the model's.
+            base: the model that the round starts from.
+            contributions: what the round adds up, once it is sealed.
 
         Raises:
             PolicyMismatch: the round follows another policy than this node's.
@@ -79,8 +95,6 @@ class Membership:
             base_model=record.base_model,
             base_values=base.values_digest,
             encoding=encoding,
-            contributions=tuple(
-                Contribution(node, *record.commitments[node]) for node in record.contributors
-            ),
+            contributions=contributions,
             aggregate_root=record.aggregate_root,
         )

@@ -17,9 +17,10 @@ from typing import Protocol, TypeVar
 import grpc
 
 from fedproof.config import TlsConfig
-from fedproof.digests import Address, Digest
+from fedproof.digests import Address, Digest, as_address, as_digest
 from fedproof.errors import FedproofError, MalformedMessage, NetworkError, PeerError
 from fedproof.files import read_whole
+from fedproof.ledger.statements import SignedAttestation, SignedCommitment
 from fedproof.wire import aggregation_pb2 as wire
 from fedproof.wire.aggregation_pb2_grpc import AggregationStub
 from fedproof_node.patience import Patience, translate_error
@@ -99,6 +100,51 @@ class Relay:
         """
         request = wire.GetWrappedKeysRequest(epoch=epoch)
         return self._call(self._stub.GetWrappedKeys, request, "GetWrappedKeys").keys
+
+    def put_commitment(self, round_number: int, signed: SignedCommitment) -> None:
+        """Hand over this node's signed commitment."""
+        message = wire.SignedCommitment(
+            node=signed.node,
+            update_root=signed.update_root,
+            examples=signed.examples,
+            nonce=signed.nonce,
+            signature=signed.signature,
+        )
+        request = wire.PutCommitmentRequest(round=round_number, commitment=message)
+        self._call(self._stub.PutCommitment, request, f"PutCommitment (round {round_number})")
+
+    def put_attestation(self, round_number: int, model: Digest, signed: SignedAttestation) -> None:
+        """Hand over this node's signed attestation."""
+        message = wire.SignedAttestation(node=signed.node, signature=signed.signature)
+        request = wire.PutAttestationRequest(round=round_number, model_digest=model, attestation=message)
+        self._call(self._stub.PutAttestation, request, f"PutAttestation (round {round_number})")
+
+    def fetch_batch(self, round_number: int) -> tuple[SignedCommitment, ...]:
+        """Return the signed commitments that the aggregator says it anchored.
+
+        Raises:
+            MalformedMessage: a node or root is not as long as it should be.
+        """
+        what = f"GetBatch (round {round_number})"
+        answer = self._call(self._stub.GetBatch, wire.GetBatchRequest(round=round_number), what)
+        return tuple(
+            SignedCommitment(
+                as_address(each.node, what),
+                as_digest(each.update_root, what),
+                each.examples,
+                each.nonce,
+                each.signature,
+            )
+            for each in answer.commitments
+        )
+
+    def fetch_proposal(self, round_number: int) -> tuple[SignedAttestation, ...]:
+        """Return the signed attestations that the aggregator says it proposed; as `fetch_batch`."""
+        what = f"GetProposal (round {round_number})"
+        answer = self._call(self._stub.GetProposal, wire.GetProposalRequest(round=round_number), what)
+        return tuple(
+            SignedAttestation(as_address(each.node, what), each.signature) for each in answer.attestations
+        )
 
     def upload(
         self,

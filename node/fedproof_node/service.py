@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from eth_account.signers.local import LocalAccount
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.config import load_address_book
 from fedproof.digests import checksum_address
 from fedproof.errors import NetworkError, PeerError
 from fedproof.keys.tls import certificate_digest
-from fedproof.keys.wallet import load_wallet
 from fedproof.keys.wrapping import WrappingKey
 from fedproof.ledger.client import Ledger
+from fedproof.ledger.connection import open_ledger, open_signer
+from fedproof.ledger.signer import Signer
 from fedproof.memory import share_one_heap
 from fedproof.policy import Policy
+from fedproof_node.attestation import Attester
+from fedproof_node.batches import Batches
 from fedproof_node.conclusion import Concluder
 from fedproof_node.config import NodeConfig
 from fedproof_node.contribution import Contributor
@@ -47,10 +49,10 @@ def register_node(config: NodeConfig, *, password: str, log: FilteringBoundLogge
         ConfigurationError: a key cannot be used.
         LedgerError: the ledger does not answer or refuses, such as other keys after the admission.
     """
-    account, wrapping_key = _load_keys(config, password)
-    ledger = _connect(config, account)
+    signer, wrapping_key = _load_keys(config, password)
+    ledger = open_ledger(config.chain, signer, state_dir=config.state_dir)
     certificate = certificate_digest(config.tls.certificate)
-    watch = LedgerWatch(ledger, from_block=_first_block(config))
+    watch = LedgerWatch(ledger, from_block=_first_block(config), finality=config.chain.finality)
     member = watch.refresh().members.get(ledger.address)
     keys = (wrapping_key.digest, certificate)
     if member is None or (member.wrapping_key_digest, member.certificate_digest) != keys:
@@ -89,9 +91,9 @@ def _open_daemon(config: NodeConfig, *, password: str, log: FilteringBoundLogger
         policy = Policy.load(config.policy)
         # Started first, since importing torch takes longest; what is wrong with the task is asked for below.
         trainer = stack.enter_context(Trainer(config.task.reference, config.task.settings, policy=policy))
-        account, wrapping_key = _load_keys(config, password)
-        ledger = _connect(config, account)
-        watch = LedgerWatch(ledger, from_block=_first_block(config))
+        signer, wrapping_key = _load_keys(config, password)
+        ledger = open_ledger(config.chain, signer, state_dir=config.state_dir)
+        watch = LedgerWatch(ledger, from_block=_first_block(config), finality=config.chain.finality)
         membership = Membership(
             chain_id=ledger.chain_id,
             contract=ledger.contract,
@@ -164,6 +166,7 @@ def build_daemon(
         log=log,
         public_key_wait_s=config.public_key_wait_s,
     )
+    batches = Batches(node=membership.node, policy=membership.policy, ledger=ledger, relay=relay)
     contributor = Contributor(
         membership,
         ledger=ledger,
@@ -171,9 +174,19 @@ def build_daemon(
         journal=journal,
         models=models,
         keys=keys,
+        batches=batches,
         trainer=trainer,
         rounds_dir=rounds_dir,
         codec_processes=config.codec_processes,
+        log=log,
+    )
+    attester = Attester(
+        membership,
+        ledger=ledger,
+        journal=journal,
+        models=models,
+        batches=batches,
+        trainer=trainer,
         log=log,
     )
     concluder = Concluder(
@@ -184,7 +197,8 @@ def build_daemon(
         journal=journal,
         models=models,
         keys=keys,
-        trainer=trainer,
+        batches=batches,
+        attester=attester,
         rounds_dir=rounds_dir,
         codec_processes=config.codec_processes,
         log=log,
@@ -198,6 +212,7 @@ def build_daemon(
             keys=keys,
             contributor=contributor,
             concluder=concluder,
+            attester=attester,
             genesis=membership.policy.model.genesis,
             keep_models=config.keep_models,
             log=log,
@@ -205,13 +220,8 @@ def build_daemon(
     )
 
 
-def _load_keys(config: NodeConfig, password: str) -> tuple[LocalAccount, WrappingKey]:
-    return load_wallet(config.chain.keystore, password), WrappingKey.load(config.wrapping_key, password)
-
-
-def _connect(config: NodeConfig, account: LocalAccount) -> Ledger:
-    endpoint = config.chain.resolve()
-    return Ledger.connect(endpoint.rpc_url, endpoint.contract, account=account)
+def _load_keys(config: NodeConfig, password: str) -> tuple[Signer, WrappingKey]:
+    return open_signer(config.chain, lambda: password), WrappingKey.load(config.wrapping_key, password)
 
 
 def _first_block(config: NodeConfig) -> int:

@@ -16,7 +16,7 @@ from fedproof.codec.frames import check_length
 from fedproof.codec.round_encoding import RoundEncoding
 from fedproof.codec.workers import CodecWorkers
 from fedproof.digests import Address, Digest, as_digest, checksum_address, tagged_digest
-from fedproof.errors import DigestMismatch, MalformedMessage, PeerError
+from fedproof.errors import DigestMismatch, MalformedMessage, PeerError, WrongSum
 from fedproof.manifest import (
     AggregateManifest,
     Contribution,
@@ -207,7 +207,8 @@ def verify_sum(
     Raises:
         DigestMismatch: 1 does not hold; names the node.
         MalformedMessage: 2 does not hold; names the node.
-        PeerError: 3 or 4 does not hold.
+        PeerError: 3 does not hold.
+        WrongSum: 4 does not hold.
         WorkerDied: a worker crashed over a chunk; names the node.
     """
     parameters = workers.parameters
@@ -228,9 +229,10 @@ def verify_sum(
     if came != expected:  # 3
         raise PeerError(f"{where}: expected the updates of {_names(expected)}, got {_names(came)}")
     if total != published:  # 4
-        raise PeerError(
+        raise WrongSum(
             f"{where} of the aggregate is not the sum of the updates of {_names(expected)}: "
-            f"expected leaf digest {leaf_digest(total).hex()}, got {leaf_digest(published).hex()}"
+            f"expected leaf digest {leaf_digest(total).hex()}, got {leaf_digest(published).hex()}",
+            index=index,
         )
     return published
 

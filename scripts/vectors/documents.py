@@ -13,7 +13,7 @@ from fedproof.keys.wrapping import WrappingKey, wrap, wrapped_keys_root, wrappin
 from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest, compute_header_root
 from fedproof.merkle import leaf_digest
 from fedproof.model import compute_model_digest, encode_clips
-from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
+from fedproof.policy import CodecPolicy, ModelPolicy, Policy, PrivacyPolicy, RoundPolicy, TrainingPlan
 from vectors.form import Entry, Json, Kept, spell_floats, spell_hex
 
 LAYOUT_DIGEST: Final = Digest(b"\x1a" * 32)
@@ -44,8 +44,17 @@ EXTREME: Final = Policy(
     codec=CodecPolicy(
         bits=24, max_contributors=1000, clip=2.0**64, clip_margin=0.0, keep_one_in=1, error_feedback=False
     ),
-    rounds=replace(POLICY.rounds, min_contributors=1000, attestation_quorum=1000, max_examples=2**32 - 1),
+    rounds=RoundPolicy(
+        min_contributors=1000,
+        attestation_quorum=1000,
+        max_examples=2**32 - 1,
+        commit_window_s=2**24 - 1,
+        aggregate_window_s=2**24 - 1,
+        attest_window_s=2**24 - 2,
+        batching=True,
+    ),
     training=replace(POLICY.training, learning_rate=5e-324, momentum=0.0, weight_decay=0.0),
+    privacy=PrivacyPolicy(round_cost=2**63 - 1, budget=2**63 - 1),
 )
 UPDATE: Final = UpdateManifest(
     chain_id=2**64 - 1,
@@ -125,10 +134,14 @@ def build_policy() -> Entry:
                 (change({12: 17}), "more contributors than at most"),
                 (change({13: 17}), "a larger quorum than there can be contributors"),
                 (change({14: 0}), "no examples"),
-                (change({20: 0.0}), "a learning rate of zero"),
-                (change({20: float("inf")}), "an infinite learning rate"),
-                (change({21: 1.0}), "a momentum of one"),
-                (change({22: -0.5}), "a weight decay below zero"),
+                (change({15: 2**24}), "a window of 2^24 seconds"),
+                (change({18: 1}), "no time to commit after a batch"),
+                (change({18: 2}), "batching that is neither 0 nor 1"),
+                (change({21: 0.0}), "a learning rate of zero"),
+                (change({21: float("inf")}), "an infinite learning rate"),
+                (change({22: 1.0}), "a momentum of one"),
+                (change({23: -0.5}), "a weight decay below zero"),
+                (change({25: 2**63}), "a privacy budget of 2^63"),
             )
         ],
     }
@@ -280,7 +293,8 @@ def _spell_policy(policy: Policy) -> Json:
         "genesis": policy.model.genesis.hex(),
         "seed": str(policy.model.seed),
     }
-    return dict(sections)
+    privacy = asdict(policy.privacy)
+    return dict(sections) | {"privacy": {key: str(value) for key, value in privacy.items()}}
 
 
 def _spell_manifest(manifest: UpdateManifest | AggregateManifest) -> Json:

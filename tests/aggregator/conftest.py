@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedproof.keys.tls import TlsFiles
-from tests.aggregator.world import Link, World, deploy_federation, make_certificates, opened
+from tests.aggregator.world import BATCHING, Link, World, deploy_federation, make_certificates, opened
 from tests.chain import Federation
 
 
@@ -40,3 +40,21 @@ def world(fresh: World) -> World:
     """An aggregator with round 1 open."""
     fresh.open_round()
     return fresh
+
+
+@pytest.fixture(scope="session")
+def batching_federation() -> tuple[Federation, Link]:
+    """As `aggregator_federation`, in a policy with batching."""
+    return deploy_federation(BATCHING)
+
+
+@pytest.fixture
+def batching(
+    batching_federation: tuple[Federation, Link],
+    aggregator_certificates: tuple[list[TlsFiles], Path],
+    tmp_path: Path,
+) -> Iterator[World]:
+    """An aggregator with round 1 open, in a policy with batching."""
+    with opened(*batching_federation, tmp_path, *aggregator_certificates, policy=BATCHING) as world:
+        world.open_round()
+        yield world

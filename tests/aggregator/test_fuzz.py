@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedproof.digests import Digest, encode_fields
 from fedproof.errors import MalformedMessage
-from fedproof.ledger.history import Commitment
+from fedproof.ledger.rounds import Commitment
 from fedproof.manifest import compute_header_root
 from fedproof.wire import aggregation_pb2 as wire
 from tests.aggregator.world import Update, World

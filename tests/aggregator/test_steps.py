@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from fedproof_aggregator.journal import UploadStanding
 from fedproof_aggregator.opening import explain_cohort
-from fedproof_aggregator.steps import Fail, Finalise, Seal, Wait, choose_finalise, choose_seal, has_quorum
+from fedproof_aggregator.steps import (
+    Anchor,
+    Fail,
+    Finalise,
+    Propose,
+    Seal,
+    Wait,
+    choose_finalise,
+    choose_seal,
+)
 
-from fedproof.digests import Address
-from fedproof.ledger.events import ExclusionReason, FailureReason, OnChainPolicy, Phase
-from fedproof.ledger.history import Commitment, RoundRecord
+from fedproof.digests import Address, checksum_address
+from fedproof.ledger.events import LEAF_TOO, ExclusionReason, FailureReason, OnChainPolicy, Phase
+from fedproof.ledger.rounds import Batch, Commitment, Proposal, RoundRecord
+from fedproof.ledger.statements import SignedAttestation
 from tests.chain import make_digest
 
 NODES = tuple(Address(bytes([i]) * 20) for i in range(1, 5))
@@ -27,8 +39,12 @@ POLICY = OnChainPolicy(
     max_examples=100,
     commit_window=600,
     aggregate_window=600,
-    attest_window=600,
+    attest_window=200,
+    batching=False,
+    privacy_cost=0,
+    privacy_budget=0,
 )
+BATCHING = replace(POLICY, batching=True)
 
 
 def make_round(*, cohort: int = 3, committed: int = 3, **changes: Any) -> RoundRecord:
@@ -47,23 +63,48 @@ def make_round(*, cohort: int = 3, committed: int = 3, **changes: Any) -> RoundR
 
 
 def seal(
-    *standings: UploadStanding | None, overdue: float = -1, grace: float = 0, most: int = 4, **changes: Any
-) -> Wait | Seal | Fail:
-    record = make_round(committed=len(standings), **changes)
+    *standings: UploadStanding | None,
+    overdue: float = -1,
+    grace: float = 0,
+    most: int = 4,
+    signed: Collection[int] = (),
+    batched: Collection[int] | None = None,
+    **changes: Any,
+) -> Wait | Anchor | Seal | Fail:
+    """Return the step of a round in which so many nodes committed, by transaction unless they are `signed`.
+
+    Args:
+        signed: whose commitments are signed ones only.
+        batched: who is in the anchored batch, if one is anchored.
+    """
+    everybody = {node: Commitment(ROOT, 10) for node in NODES[: len(standings)]}
+    by_transaction = {node: each for i, (node, each) in enumerate(everybody.items()) if i not in signed}
+    batch = None if batched is None else Batch(make_digest("batch"), len(batched))
     return choose_seal(
-        record,
+        make_round(commitments=by_transaction, batch=batch, **changes),
+        everybody,
         dict(zip(NODES, standings, strict=False)),
-        policy=POLICY,
+        batched=[NODES[i] for i in batched or ()],
+        policy=BATCHING if signed or batched else POLICY,
         max_contributors=most,
         seconds_overdue=overdue,
         grace_s=grace,
+        anchor_margin_s=30,
+    )
+
+
+def counted(*indices: int, **others: int) -> Seal:
+    """Return the seal of these nodes, who committed by transaction, excluding others."""
+    nodes = tuple(NODES[i] for i in indices)
+    return Seal(
+        nodes, {**dict.fromkeys(nodes, 0), **{NODES[int(name[1:])]: code for name, code in others.items()}}
     )
 
 
 @pytest.mark.parametrize("overdue", [-100, 0, 100])
 def test_a_whole_cohort_is_sealed_at_once(overdue: float) -> None:
     """Nobody is waited for when everybody is in."""
-    assert seal(WHOLE, WHOLE, WHOLE, overdue=overdue) == Seal(NODES[:3], ())
+    assert seal(WHOLE, WHOLE, WHOLE, overdue=overdue) == counted(0, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -79,22 +120,19 @@ def test_before_the_deadline_an_incomplete_cohort_waits(standings: tuple[UploadS
 
 def test_after_the_deadline_the_whole_are_sealed_and_the_others_excluded() -> None:
     """Each committed node that does not count is excluded for its reason; no other node is named."""
-    assert seal(WHOLE, REFUSED, WHOLE, None, cohort=4, overdue=1) == Seal(
-        (NODES[0], NODES[2]),
-        ((NODES[1], ExclusionReason.MALFORMED), (NODES[3], ExclusionReason.NOT_UPLOADED)),
+    assert seal(WHOLE, REFUSED, WHOLE, None, cohort=4, overdue=1) == counted(
+        0, 2, n1=ExclusionReason.MALFORMED, n3=ExclusionReason.NOT_UPLOADED
     )
-    assert seal(WHOLE, WHOLE, overdue=1) == Seal(NODES[:2], ())
+    assert seal(WHOLE, WHOLE, overdue=1) == counted(0, 1)
 
 
 def test_a_partial_update_gets_the_grace_and_no_more() -> None:
     """An update under way is waited for after the deadline, a refused one is not."""
     assert seal(WHOLE, WHOLE, PARTIAL, overdue=10, grace=10) == Wait()
-    assert seal(WHOLE, WHOLE, PARTIAL, overdue=10.1, grace=10) == Seal(
-        NODES[:2], ((NODES[2], ExclusionReason.NOT_UPLOADED),)
+    assert seal(WHOLE, WHOLE, PARTIAL, overdue=10.1, grace=10) == counted(
+        0, 1, n2=ExclusionReason.NOT_UPLOADED
     )
-    assert seal(WHOLE, WHOLE, REFUSED, overdue=1, grace=10) == Seal(
-        NODES[:2], ((NODES[2], ExclusionReason.MALFORMED),)
-    )
+    assert seal(WHOLE, WHOLE, REFUSED, overdue=1, grace=10) == counted(0, 1, n2=ExclusionReason.MALFORMED)
 
 
 def test_too_few_whole_updates_fail_the_round() -> None:
@@ -112,48 +150,135 @@ def test_a_cohort_beyond_the_codec_is_given_up() -> None:
     step = seal(WHOLE, WHOLE, WHOLE, most=2)
     assert isinstance(step, Fail)
     assert step.reason is FailureReason.ABANDONED
-    assert seal(WHOLE, WHOLE, WHOLE, most=3) == Seal(NODES[:3], ())
+    assert seal(WHOLE, WHOLE, WHOLE, most=3) == counted(0, 1, 2)
+
+
+# Signed commitments. The last moment to anchor them is 200 s before the deadline, the margin is 30 s.
+
+
+@pytest.mark.parametrize("overdue", [-600, -231, -200])
+def test_signed_commitments_are_anchored_once_everybody_is_whole(overdue: float) -> None:
+    """Nobody is waited for when everybody is in; who committed by transaction is not in the batch."""
+    assert seal(WHOLE, WHOLE, WHOLE, signed=(0, 1, 2), overdue=overdue) == Anchor(NODES[:3])
+    assert seal(WHOLE, WHOLE, WHOLE, signed=(0, 2), overdue=overdue) == Anchor((NODES[0], NODES[2]))
+
+
+@pytest.mark.parametrize("slow", [PARTIAL, None, REFUSED], ids=["partial", "not begun", "refused"])
+def test_the_batch_waits_for_the_slow_until_its_margin(slow: UploadStanding | None) -> None:
+    """Before the margin everybody may become whole, from it on the batch is of those who are."""
+    assert seal(WHOLE, slow, WHOLE, signed=(0, 1, 2), overdue=-231) == Wait()
+    assert seal(WHOLE, slow, WHOLE, signed=(0, 1, 2), overdue=-230) == Anchor((NODES[0], NODES[2]))
+    assert seal(WHOLE, signed=(0,), overdue=-230) == Anchor((NODES[0],))
+
+
+def test_nothing_is_anchored_later_than_the_contract_takes_it() -> None:
+    """Up to the second that leaves nodes the window to commit by themselves, and not after it."""
+    assert seal(WHOLE, WHOLE, WHOLE, signed=(0, 1, 2), overdue=-200) == Anchor(NODES[:3])
+    assert seal(WHOLE, WHOLE, WHOLE, signed=(0, 1, 2), overdue=-199.9) == Wait()
+    step = seal(WHOLE, WHOLE, WHOLE, signed=(0, 1, 2), overdue=1)
+    assert isinstance(step, Fail), "what was not anchored does not count"
+    assert seal(WHOLE, WHOLE, WHOLE, signed=(2,), overdue=1) == counted(0, 1)
+
+
+def test_nothing_is_anchored_without_a_whole_signed_update() -> None:
+    """A batch of nobody is none."""
+    assert seal(WHOLE, WHOLE, PARTIAL, signed=(2,), overdue=-230) == Wait()
+    assert seal(WHOLE, WHOLE, WHOLE, overdue=-230) == counted(0, 1, 2)
+
+
+def test_an_anchored_batch_is_sealed_without_naming_its_nodes() -> None:
+    """The seal lists who committed by transaction; who is in the batch counts by its leaf."""
+    assert seal(WHOLE, WHOLE, WHOLE, signed=(0, 1, 2), batched=(0, 1, 2)) == Seal(NODES[:3], {})
+    step = seal(WHOLE, WHOLE, WHOLE, signed=(0, 1), batched=(0, 1))
+    assert step == Seal(NODES[:3], {NODES[2]: 0})
+
+
+def test_a_node_that_was_left_out_is_waited_for_and_then_excluded() -> None:
+    """Beside a batch, a node that committed by itself gets the same grace and the same reason."""
+    settings: dict[str, Any] = {"signed": (0, 1), "batched": (0, 1)}
+    assert seal(WHOLE, WHOLE, PARTIAL, overdue=10, grace=10, **settings) == Wait()
+    assert seal(WHOLE, WHOLE, PARTIAL, overdue=11, grace=10, **settings) == Seal(
+        NODES[:2], {NODES[2]: ExclusionReason.NOT_UPLOADED}
+    )
+    assert seal(WHOLE, WHOLE, overdue=0, **settings) == Wait()
+    assert seal(WHOLE, WHOLE, overdue=1, **settings) == Seal(NODES[:2], {})
+
+
+def test_a_node_in_both_ways_counts_once() -> None:
+    """Where a node of the batch committed by transaction as well, its leaf does not count."""
+    step = seal(WHOLE, WHOLE, WHOLE, signed=(0, 1), batched=(0, 1, 2))
+    assert step == Seal(NODES[:3], {NODES[2]: LEAF_TOO})
+    step = seal(WHOLE, WHOLE, REFUSED, signed=(0, 1), batched=(0, 1, 2), overdue=1)
+    assert step == Seal(NODES[:2], {NODES[2]: LEAF_TOO + ExclusionReason.MALFORMED})
+
+
+SIGNATURE = bytes(65)
+
+
+def sign(*models: Any) -> dict[Address, tuple[Any, SignedAttestation]]:
+    return {
+        node: (model, SignedAttestation(node, SIGNATURE))
+        for node, model in zip(NODES, models, strict=False)
+        if model is not None
+    }
+
+
+def leaves(*indices: int) -> dict[Address, SignedAttestation]:
+    return {NODES[i]: SignedAttestation(NODES[i], SIGNATURE) for i in indices}
 
 
 def finalise(
-    *models: Any, overdue: float = -1, grace_over: bool = False, admitted: int = 3, cohort: int = 3
-) -> Wait | Finalise | Fail:
-    attestations = {node: model for node, model in zip(NODES, models, strict=False) if model is not None}
+    *models: Any,
+    sent: tuple[Any, ...] = (),
+    overdue: float = -1,
+    grace_over: bool = False,
+    policy: OnChainPolicy = POLICY,
+    most: int = 6,
+    **changes: Any,
+) -> Wait | Propose | Finalise | Fail:
+    """Return the step after these signed models; those sent by transaction are of the last nodes."""
+    attestations = dict(zip(reversed(NODES[:3]), sent, strict=False))
+    settings = {"phase": Phase.AGGREGATED, "attestations": attestations, **changes}
     return choose_finalise(
-        make_round(phase=Phase.AGGREGATED, attestations=attestations, cohort=cohort),
-        policy=POLICY,
-        admitted=NODES[:admitted],
+        make_round(**settings),
+        sign(*models),
+        policy=policy,
         seconds_overdue=overdue,
         is_grace_over=grace_over,
+        most_signatures=most,
     )
 
 
 def test_everybody_agreeing_finalises_at_once() -> None:
-    """Nobody is waited for when nobody is left."""
-    assert finalise(A, A, A) == Finalise(A, 3)
+    """Nobody is waited for when nobody is left; transactions count without their signatures."""
+    assert finalise(A, A, A) == Finalise(A, leaves(0, 1, 2))
+    assert finalise(A, A, sent=(A,)) == Finalise(A, leaves(0, 1))
 
 
 def test_a_quorum_waits_for_the_rest_until_the_grace_is_over() -> None:
     """A node that is a little slower may still attest."""
     assert finalise(A, A) == Wait()
-    assert finalise(A, A, grace_over=True) == Finalise(A, 2)
-    assert finalise(A, A, overdue=1, grace_over=True) == Finalise(A, 2)
+    assert finalise(A, sent=(A,)) == Wait()
+    assert finalise(A, A, grace_over=True) == Finalise(A, leaves(0, 1))
+    assert finalise(A, A, overdue=1, grace_over=True) == Finalise(A, leaves(0, 1))
 
 
 def test_after_the_deadline_a_quorum_waits_for_nobody() -> None:
     """The contract takes an attestation in the deadline's own second and none after it."""
     assert finalise(A, A, overdue=0) == Wait()
-    assert finalise(A, A, overdue=1) == Finalise(A, 2)
+    assert finalise(A, A, overdue=1) == Finalise(A, leaves(0, 1))
 
 
-def test_a_suspended_node_is_not_waited_for() -> None:
-    """Only admitted nodes of the cohort can still attest."""
-    assert finalise(A, A, admitted=2) == Finalise(A, 2)
-
-
-def test_a_dissenter_does_not_outvote_the_quorum() -> None:
-    """The digest that reached the quorum counts, whoever attested first."""
-    assert finalise(B, A, A) == Finalise(A, 2)
+@pytest.mark.parametrize("sent", [(), (B,)], ids=["signed", "sent"])
+def test_attestations_that_differ_fail_the_round_at_once(sent: tuple[Any, ...]) -> None:
+    """One dissenter is enough, however it said so, and whoever reached the quorum; each is named."""
+    step = finalise(*((A, A) if sent else (A, A, B)), sent=sent)
+    assert isinstance(step, Fail)
+    assert step.reason is FailureReason.DISAGREEMENT
+    names = [
+        f"{checksum_address(node)}: {model.hex()}" for node, model in zip(NODES, (A, A, B), strict=False)
+    ]
+    assert step.message == "expected equal attestations, got " + "; ".join(names)
 
 
 @pytest.mark.parametrize("grace_over", [False, True])
@@ -161,29 +286,34 @@ def test_below_the_quorum_it_waits_until_the_deadline(*, grace_over: bool) -> No
     """One attestation too few waits, and fails once the deadline has passed."""
     assert finalise(A, grace_over=grace_over) == Wait()
     assert finalise(A, overdue=0, grace_over=grace_over) == Wait()
-    step = finalise(A, overdue=1, grace_over=grace_over)
-    assert isinstance(step, Fail)
-    assert step.reason is FailureReason.NO_QUORUM
-    assert step.message == "expected 2 equal attestations, got at most 1 of 1 for 1 different models"
+    for models in ((A,), ()):
+        step = finalise(*models, overdue=1, grace_over=grace_over)
+        assert isinstance(step, Fail)
+        assert step.reason is FailureReason.NO_QUORUM
+        assert step.message == f"expected 2 equal attestations, got {len(models)}"
 
 
-def test_disagreement_of_everybody_fails_at_once() -> None:
-    """When nobody is left to attest, waiting for the deadline would change nothing."""
-    step = finalise(A, B, make_digest("c"))
-    assert isinstance(step, Fail)
-    assert step.message == "expected 2 equal attestations, got at most 1 of 3 for 3 different models"
-    step = finalise(overdue=1)
-    assert isinstance(step, Fail)
-    assert step.message == "expected 2 equal attestations, got at most 0 of 0 for 0 different models"
+def test_many_signatures_are_proposed_and_few_are_checked_on_chain() -> None:
+    """From one more than `most_signatures` on, where the policy has batching."""
+    assert finalise(A, A, A, policy=BATCHING, most=3) == Finalise(A, leaves(0, 1, 2))
+    assert finalise(A, A, A, policy=BATCHING, most=2) == Propose(A, leaves(0, 1, 2))
+    assert finalise(A, A, A, policy=POLICY, most=0) == Finalise(A, leaves(0, 1, 2))
 
 
-@pytest.mark.parametrize(
-    ("models", "expected"), [((), False), ((A,), False), ((A, B), False), ((A, A), True)]
-)
-def test_the_quorum_is_of_equal_attestations(models: tuple[Any, ...], expected: bool) -> None:
-    """Attestations of different models do not add up."""
-    record = make_round(attestations=dict(zip(NODES, models, strict=False)))
-    assert has_quorum(record, POLICY) is expected
+def test_nothing_is_proposed_that_the_contract_would_not_take() -> None:
+    """Fewer signatures than the quorum, or the deadline passed: then they are checked on the chain."""
+    assert finalise(A, sent=(A, A), policy=BATCHING, most=0) == Finalise(A, leaves(0))
+    assert finalise(A, A, A, policy=BATCHING, most=0, overdue=0) == Propose(A, leaves(0, 1, 2))
+    assert finalise(A, A, A, policy=BATCHING, most=0, overdue=1) == Finalise(A, leaves(0, 1, 2))
+
+
+def test_a_proposal_waits_for_its_deadline() -> None:
+    """Nodes may object up to and including the deadline's second, whatever else was signed."""
+    proposed = {"phase": Phase.PROPOSED, "proposal": Proposal(A, make_digest("root"), 3)}
+    for models in ((A, A, A), (B,)):
+        assert finalise(*models, policy=BATCHING, **proposed) == Wait()
+        assert finalise(*models, policy=BATCHING, overdue=0, **proposed) == Wait()
+        assert finalise(*models, policy=BATCHING, overdue=1, **proposed) == Finalise(A, {})
 
 
 @pytest.mark.parametrize(

@@ -330,7 +330,8 @@ def test_workers_that_die_again_and_again_end_the_step_and_not_the_daemon(
     monkeypatch.undo()
     record = world.view.find_round(1)
     assert record is not None
-    root = world.summation.finish(record, world.shelf.find(POLICY.digest))
+    contributions = world.statements.compute_contributions(record)
+    root = world.summation.finish(record, contributions, world.shelf.find(POLICY.digest))
     header = world.store.get_header(root)
     assert [world.store.get(Digest(digest)) for digest in header.chunk_digests] == plain_sum(updates)
 

@@ -40,11 +40,7 @@ def test_a_history_that_does_not_add_up_is_never_shown(world: World) -> None:
         world.view.refresh()
     world.federation.chain.tester.mine_blocks(3)
     world.committed_update(1)
-
-    def cut_off() -> None:
-        world.link.down.add("eth_getLogs")
-
-    world.federation.chain.provider.interrupts["eth_call"] = cut_off
+    world.link.down.add("eth_getLogs")
     with pytest.raises(LedgerUnreachable):
         world.view.refresh()
     record = world.view.find_round(1)

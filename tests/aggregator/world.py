@@ -27,6 +27,7 @@ from fedproof_aggregator.server import (
     start_server,
 )
 from fedproof_aggregator.service import AggregationService
+from fedproof_aggregator.statements import Statements
 from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import TermsShelf
 from fedproof_aggregator.turnstile import Turnstile
@@ -40,6 +41,7 @@ from fedproof.digests import Address, Digest
 from fedproof.keys.tls import TlsFiles, issue_certificate, make_authority
 from fedproof.keys.wrapping import WrappingKey, wrapped_keys_root
 from fedproof.ledger.client import Ledger
+from fedproof.ledger.statements import RoundStatements
 from fedproof.manifest import UpdateManifest, compute_header_root
 from fedproof.merkle import leaf_digest
 from fedproof.model import compute_model_digest
@@ -50,6 +52,7 @@ from fedproof.wire.aggregation_pb2_grpc import AggregationStub
 from tests.chain import Federation, MemoryChain, make_digest
 
 COMMIT_WINDOW_S = 600
+ATTEST_WINDOW_S = 200
 EXAMPLES = (100, 200, 300)
 WRAPPED = b"only the node can open this"
 
@@ -75,10 +78,11 @@ POLICY = Policy(
         max_examples=1000,
         commit_window_s=COMMIT_WINDOW_S,
         aggregate_window_s=300,
-        attest_window_s=200,
+        attest_window_s=ATTEST_WINDOW_S,
     ),
     training=TrainingPlan(epochs=1, batch_size=32, learning_rate=0.05, momentum=0.9, weight_decay=0.0),
 )
+BATCHING = replace(POLICY, rounds=replace(POLICY.rounds, batching=True))
 
 
 @cache
@@ -174,8 +178,16 @@ class World:
     """
 
     def __init__(
-        self, federation: Federation, link: Link, folder: Path, tls: Sequence[TlsFiles], ca: Path
+        self,
+        federation: Federation,
+        link: Link,
+        folder: Path,
+        tls: Sequence[TlsFiles],
+        ca: Path,
+        *,
+        policy: Policy = POLICY,
     ) -> None:
+        self.policy = policy
         self.federation = federation
         self.link = link
         self.folder = folder
@@ -211,17 +223,28 @@ class World:
             self.config.state_dir / "state.sqlite", chain_id=ledger.chain_id, contract=ledger.contract
         )
         self.view = LedgerView(ledger)
-        self.shelf = TermsShelf(POLICY, store=self.store)
+        self.shelf = TermsShelf(self.policy, store=self.store)
         self.key_relay = KeyRelay(view=self.view, store=self.store)
         self.summation = Summation(view=self.view, store=self.store, processes=self.config.codec_processes)
         logger = structlog.wrap_logger(None, processors=[self._keep_line])
-        parts = Parts(ledger, self.view, self.store, self.journal, self.shelf, self.key_relay, self.summation)
-        self.daemon = Daemon(self.config, POLICY, parts, logger=logger)
+        self.statements = Statements(ledger=ledger, view=self.view, journal=self.journal, store=self.store)
+        parts = Parts(
+            ledger,
+            self.view,
+            self.store,
+            self.journal,
+            self.shelf,
+            self.statements,
+            self.key_relay,
+            self.summation,
+        )
+        self.daemon = Daemon(self.config, self.policy, parts, logger=logger)
         self.intake = Intake(
             view=self.view,
             store=self.store,
             journal=self.journal,
             shelf=self.shelf,
+            statements=self.statements,
             summation=self.summation,
         )
         self.service = AggregationService(
@@ -229,9 +252,10 @@ class World:
             store=self.store,
             intake=self.intake,
             key_relay=self.key_relay,
+            statements=self.statements,
             uploads=Turnstile(STREAMS_AT_WORK, patience_s=UPLOAD_PATIENCE_S),
             downloads=Turnstile(STREAMS_AT_WORK, patience_s=DOWNLOAD_PATIENCE_S),
-            policy_digest=POLICY.digest,
+            policy_digest=self.policy.digest,
             logger=logger,
             on_progress=self.daemon.wake,
         )
@@ -314,7 +338,7 @@ class World:
             round=number,
             node=ledger.address,
             epoch=1,
-            policy_digest=POLICY.digest,
+            policy_digest=self.policy.digest,
             base_model=ledger.head_model(),
             base_values=BASE_VALUES,
             clips=CLIPS,
@@ -359,21 +383,70 @@ class World:
             self.upload(index, update, number=number)
         return updates
 
+    def describe(self) -> RoundStatements:
+        """Return what the newest round's signatures are bound to."""
+        self.view.refresh()
+        record = self.view.current_round()
+        assert record is not None
+        return self.statements.describe(record)
+
+    def sign_update(self, index: int, update: Update, **changes: Any) -> wire.SignedCommitment:
+        """Return a node's signed commitment to an update, with other fields where asked."""
+        terms = {"update_root": update.root, "examples": EXAMPLES[index % 3], "nonce": 0, **changes}
+        ledger = self.node(index)
+        message = self.describe().describe_commitment(ledger.address, **terms)
+        return wire.SignedCommitment(node=ledger.address, signature=ledger.sign(message), **terms)
+
+    def put_commitment(self, signed: wire.SignedCommitment, *, number: int = 1) -> None:
+        """Hand a signed commitment over."""
+        self.stub().PutCommitment(wire.PutCommitmentRequest(round=number, commitment=signed))
+
+    def signed_update(self, index: int, *, number: int = 1, **changes: Any) -> Update:
+        """Return a node's update after handing over the signed commitment to it."""
+        update = self.make_update(index, number=number, **changes)
+        self.put_commitment(self.sign_update(index, update), number=number)
+        return update
+
+    def deliver_signed(self, *indices: int, number: int = 1) -> list[Update]:
+        """Let nodes sign their commitments and upload."""
+        updates = [self.signed_update(index, number=number) for index in indices]
+        for index, update in zip(indices, updates, strict=True):
+            self.upload(index, update, number=number)
+        return updates
+
+    def sign_model(self, index: int, model: Digest) -> wire.SignedAttestation:
+        """Return a node's signed attestation."""
+        ledger = self.node(index)
+        message = self.describe().describe_attestation(ledger.address, model)
+        return wire.SignedAttestation(node=ledger.address, signature=ledger.sign(message))
+
+    def put_attestation(self, signed: wire.SignedAttestation, model: Digest, *, number: int = 1) -> None:
+        """Hand a signed attestation over."""
+        request = wire.PutAttestationRequest(round=number, model_digest=model, attestation=signed)
+        self.stub().PutAttestation(request)
+
+    def attest_signed(self, *indices: int, number: int = 1, model: object = "model") -> Digest:
+        """Let nodes attest a model by their signatures, and return its digest."""
+        digest = make_digest(model)
+        for index in indices:
+            self.put_attestation(self.sign_model(index, digest), digest, number=number)
+        return digest
+
     def standing(self, index: int, *, number: int = 1) -> wire.GetUploadResponse:
         """Ask how far a node's update has come."""
         request = wire.GetUploadRequest(round=number, node=self.node(index).address)
         return self.stub(index).GetUpload(request)
 
     def attest(self, *indices: int, number: int = 1, model: object = "model") -> Digest:
-        """Let nodes attest a model, and return its digest."""
+        """Let nodes attest a model by transactions, and return its digest."""
         digest = make_digest(model)
         for index in indices:
             self.node(index).attest(number, digest)
         return digest
 
-    def pass_deadline(self, number: int = 1, *, by_s: int = 1) -> None:
-        """Mine a block that much after a round's deadline."""
-        self.federation.pass_deadline(number, by_s=by_s)
+    def pass_deadline(self, *, by_s: int = 1) -> None:
+        """Mine a block that much after the round's deadline."""
+        self.federation.pass_deadline(by_s=by_s)
         self.federation.chain.tester.mine_block()
 
 
@@ -382,7 +455,7 @@ def wrapped_keys(federation: Federation) -> list[tuple[Address, bytes]]:
     return [(node.address, WRAPPED + bytes([i])) for i, node in enumerate(federation.nodes[:3])]
 
 
-def deploy_federation() -> tuple[Federation, Link]:
+def deploy_federation(policy: Policy = POLICY) -> tuple[Federation, Link]:
     """Return a federation with its policy and first epoch, and the line to its chain."""
     chain = MemoryChain()
     # Before the first request: web3 keeps hold of what it has called once.
@@ -392,20 +465,26 @@ def deploy_federation() -> tuple[Federation, Link]:
         digest = wrapping_key().digest if index == 0 else make_digest(f"wrapping {index}")
         node.register(digest, make_digest(f"certificate {index}"))
         federation.admin.admit(node.address)
-    federation.admin.adopt_policy(POLICY)
+    federation.admin.adopt_policy(policy)
     federation.admin.request_epoch(federation.nodes[0].address)
     root = wrapped_keys_root(wrapped_keys(federation))
-    federation.nodes[0].publish_epoch(1, codec().parameters.digest, root)
+    federation.nodes[0].publish_epoch(1, codec().parameters.digest, root, membership=3)
     return federation, link
 
 
 @contextmanager
 def opened(
-    federation: Federation, link: Link, folder: Path, tls: Sequence[TlsFiles], ca: Path
+    federation: Federation,
+    link: Link,
+    folder: Path,
+    tls: Sequence[TlsFiles],
+    ca: Path,
+    *,
+    policy: Policy = POLICY,
 ) -> Iterator[World]:
     """Give a world, and leave the chain as it was."""
     with federation.chain.rolled_back():
-        world = World(federation, link, folder, tls, ca)
+        world = World(federation, link, folder, tls, ca, policy=policy)
         try:
             yield world
         finally:

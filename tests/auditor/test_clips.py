@@ -10,7 +10,8 @@ from fedproof_auditor.chronicle import Chronicle
 from fedproof_auditor.clips import verify_clips
 from fedproof_auditor.documents import AdoptedPolicy
 
-from tests.auditor.world import World
+from fedproof.ledger.events import Succeeded
+from tests.auditor.world import World, make_digest
 
 Clips = Mapping[int, tuple[float, ...]]
 
@@ -29,7 +30,7 @@ def find_failures(world: World, chronicle: Chronicle, clips: Clips, **second: fl
     """Return the round and the expectation of each failure; the first policy's clip is 0.5, its margin 4."""
     policies = {
         version: AdoptedPolicy(replace(world.policy, codec=codec), world.policy.codec_parameters())
-        for version, codec in ((1, world.policy.codec), (2, replace(world.policy.codec, **second)))
+        for version, codec in ((1, world.policy.codec), (2, replace(world.policy.codec, **second)))  # type: ignore[arg-type]
     }
     failures = verify_clips(chronicle, policies, clips)
     return [(failure.round or 0, failure.expected) for failure in failures]
@@ -71,3 +72,18 @@ def test_clips_follow_from_those_before(
 def test_a_missing_policy_allows_nothing_to_be_told(world: World, chronicle: Chronicle) -> None:
     """Without the document there is no failure here; check 3 has one."""
     assert list(verify_clips(chronicle, {}, {1: (9.0,)})) == []
+
+
+def test_a_successors_first_clips_are_not_known(world: World, chronicle: Chronicle) -> None:
+    """What the predecessor's head may be clipped to stands in its ledger; what follows is bound by it."""
+    succeeded = Succeeded(
+        predecessor=world.evidence.contract,
+        history_hash=make_digest("end"),
+        head_model=make_digest("head"),
+        block_number=0,
+        transaction_hash=make_digest("deployment"),
+        log_index=2,
+    )
+    inherited = replace(chronicle, succeeded=succeeded)
+    assert find_failures(world, inherited, {1: (0.1,), 2: (0.05,)}) == []
+    assert find_failures(world, inherited, {1: (0.1,), 2: (0.04,)}) == [(2, "0.05 to 0.5")]

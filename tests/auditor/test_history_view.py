@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fedproof_auditor.history_view import Filter, Line, as_document, as_row, parse_kinds, select_lines
 
 from fedproof.digests import checksum_address
 from fedproof.errors import ConfigurationError
 from fedproof.ledger.events import (
+    LEAF_TOO,
     EpochRequested,
     Event,
     ModelAttested,
     PolicyAdopted,
     RoleGranted,
     RoundFailed,
+    RoundFinalised,
     RoundSealed,
     UpdateCommitted,
 )
@@ -34,7 +38,12 @@ def test_without_a_filter_everything_is_shown(world: World) -> None:
 def test_a_round_is_selected(world: World) -> None:
     """A round's events pass, and nothing that belongs to none."""
     events = select(world, Filter(round=4))
-    assert [type(event).__name__ for event in events] == ["RoundOpened", "UpdateCommitted", "RoundFailed"]
+    assert [type(event).__name__ for event in events] == [
+        "RoundOpened",
+        "PrivacySpent",
+        "UpdateCommitted",
+        "RoundFailed",
+    ]
 
 
 def test_a_node_is_selected(world: World) -> None:
@@ -42,6 +51,19 @@ def test_a_node_is_selected(world: World) -> None:
     events = select(world, Filter(node=world.nodes[2], round=3))
     assert [type(event).__name__ for event in events] == ["UpdateCommitted", "RoundSealed", "ModelAttested"]
     assert {type(event) for event in select(world, Filter(node=world.nodes[0]))} >= {EpochRequested}
+
+
+def test_signers_are_found(world: World) -> None:
+    """A finalisation is about the nodes whose signatures came with it."""
+    finalised = replace(world.find(RoundFinalised, round=1), signers=world.nodes[:1])
+    assert Filter(node=world.nodes[0]).accepts(finalised)
+    assert not Filter(node=world.nodes[1]).accepts(finalised)
+
+
+def test_many_reasons_are_no_address(world: World) -> None:
+    """The reasons of twenty nodes, twenty bytes, are shown as codes."""
+    sealed = replace(world.find(RoundSealed, round=1), nodes=world.nodes[:1] * 20, reasons=bytes(20))
+    assert as_document(Line(event=sealed, time=0, gas=0), {})["reasons"] == [0] * 20
 
 
 def test_kinds_are_selected(world: World) -> None:
@@ -81,7 +103,8 @@ def test_a_line_for_machines_spells_nested_facts(world: World) -> None:
     assert policy["digest"] == "0x" + world.policy.digest.hex()
     assert policy["commit_window"] == 600
     sealed = as_document(Line(event=world.find(RoundSealed, round=3), time=0, gas=0), {})
-    assert sealed["contributors"] == [checksum_address(node) for node in world.nodes[:2]]
+    assert sealed["nodes"] == [checksum_address(node) for node in world.nodes]
+    assert sealed["reasons"] == [0, 0, 1]
     assert as_document(Line(event=world.find(RoundFailed), time=0, gas=0), {})["phase"] == "open"
 
 
@@ -89,8 +112,11 @@ def test_a_line_for_people_is_short(world: World) -> None:
     """A row names nodes, roles and reasons, and shortens digests."""
     row = as_row(Line(event=world.find(RoundSealed, round=3), time=0, gas=54_758), world.names)
     assert row[1:4] == ("1970-01-01 00:00:00", "RoundSealed", "3")
-    assert "contributors=[hospital-a, hospital-b] excluded=[hospital-c] reasons=[not_uploaded]" in row[5]
+    assert "nodes=[hospital-a, hospital-b, hospital-c] reasons=[counts, counts, not_uploaded]" in row[5]
     assert row[6] == "54,758"
+    both = replace(world.find(RoundSealed, round=3), reasons=bytes([LEAF_TOO, 0, LEAF_TOO + 3]))
+    spelled = "reasons=[counts but its leaf, counts, over_max_examples but its leaf]"
+    assert spelled in as_row(Line(event=both, time=0, gas=0), world.names)[5]
     granted = as_row(Line(event=world.find(RoleGranted), time=0, gas=0), world.names)
     assert granted[5].startswith("role=admin ")
     committed = as_row(Line(event=world.commitment(1, 0), time=0, gas=0), world.names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,9 +12,18 @@ from fedproof_auditor.report import SHOWN_PER_CHECK, Report, as_document, descri
 from fedproof_auditor.verify import Audit
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedproof.ledger.events import ModelAttested
+from fedproof.ledger.events import (
+    Event,
+    FailureReason,
+    ModelAttested,
+    Phase,
+    RoundDisputed,
+    RoundFailed,
+    Subject,
+    Succeeded,
+)
 from fedproof.store import ObjectStore
-from tests.auditor.world import NAMES, World, make_digest
+from tests.auditor.world import NAMES, World, make_base, make_digest
 
 Hash = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
 AddressText = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
@@ -57,17 +67,26 @@ class CheckSchema(Strict):
     failures: list[FailureSchema]
 
 
+class DisputeSchema(Strict):
+    """What a node found wrong."""
+
+    node: str
+    subject: Literal["chunk", "commitment", "attestation"]
+    index: int
+
+
 class RoundSchema(Strict):
     """One round."""
 
     round: int
-    phase: Literal["open", "sealed", "aggregated", "finalised", "failed"]
+    phase: Literal["open", "sealed", "aggregated", "proposed", "finalised", "failed"]
     committed: list[str]
     contributors: list[str]
     excluded: dict[str, str]
     stored: list[str] | None
     model: Hash | None
     attestations: int
+    dispute: DisputeSchema | None
     dissenters: list[str]
     failure: str | None
 
@@ -82,6 +101,14 @@ class CountsSchema(Strict):
     seconds: float
 
 
+class PredecessorSchema(Strict):
+    """The ledger before."""
+
+    contract: AddressText
+    history_hash: Hash
+    head_model: Hash
+
+
 class ReportSchema(Strict):
     """The whole of it, as docs/auditor.md describes it."""
 
@@ -90,6 +117,7 @@ class ReportSchema(Strict):
     chain_id: int | None
     contract: AddressText
     block: BlockSchema | None
+    predecessor: PredecessorSchema | None
     selected_rounds: str
     checks: list[CheckSchema]
     rounds: list[RoundSchema]
@@ -162,6 +190,52 @@ def test_people_see_what_failed_and_where(world: World) -> None:
     assert lines[crossed[0] + 1].strip().startswith("round 1, hospital-c, attested model: expected 0x")
     assert "round 1: hospital-c attested another model" in lines
     assert lines[-1].startswith("REFUSED at check 11: round 1, hospital-c, attested model: ")
+
+
+@pytest.mark.parametrize("reason", [FailureReason.DISPUTE, FailureReason.DISAGREEMENT])
+def test_objections_are_told(world: World, reason: FailureReason) -> None:
+    """A dispute, or a second model before the finalisation, is told to everybody, and breaks nothing."""
+    second = world.find(ModelAttested, round=3, node=world.nodes[1])
+    place = {name: getattr(second, name) for name in ("block_number", "transaction_hash", "log_index")}
+    if reason is FailureReason.DISPUTE:
+        objection: Event = RoundDisputed(
+            round=3, node=world.nodes[1], subject=Subject.CHUNK, index=1, **place
+        )
+        told = "round 3: hospital-b disputed chunk 1"
+    else:
+        objection = replace(second, model_digest=make_digest("x"))
+        told = "round 3: hospital-b attested another model"
+    failed = RoundFailed(round=3, phase=Phase.AGGREGATED, reason=reason, **place)
+    before = world.evidence.events[: world.evidence.events.index(second)]
+    audit = world.audit(events=(*before, objection, failed), head_model=make_base(2).digest)
+    report = report_of(world, audit)
+    assert report.holds
+    assert told in lines_of(report)
+    third = ReportSchema.model_validate(as_document(report)).rounds[2]
+    assert (third.phase, third.failure) == ("failed", reason.name.lower())
+    assert (third.dispute is not None, third.dissenters != []) == (
+        reason is FailureReason.DISPUTE,
+        reason is FailureReason.DISAGREEMENT,
+    )
+
+
+def test_a_predecessor_is_named(world: World) -> None:
+    """A ledger that goes on from another says from which, and where that one's history has to end."""
+    succeeded = Succeeded(
+        predecessor=world.nodes[0],
+        history_hash=make_digest("end"),
+        head_model=make_base(0).digest,
+        block_number=world.evidence.events[0].block_number,
+        transaction_hash=world.evidence.events[0].transaction_hash,
+        log_index=2,
+    )
+    events = (*world.evidence.events[:2], succeeded, *world.evidence.events[2:])
+    report = report_of(world, world.audit(events=events))
+    assert report.holds
+    parsed = ReportSchema.model_validate(as_document(report)).predecessor
+    assert parsed is not None
+    assert parsed.history_hash == "0x" + make_digest("end").hex()
+    assert any(line.startswith(f"goes on from {parsed.contract}") for line in lines_of(report))
 
 
 def test_many_failures_are_cut_for_people(world: World) -> None:

@@ -43,7 +43,7 @@ from fedproof.ledger.events import (
 )
 from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest
 from fedproof.model import compute_model_digest
-from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
+from fedproof.policy import CodecPolicy, ModelPolicy, Policy, PrivacyPolicy, RoundPolicy, TrainingPlan
 from fedproof.store import ObjectStore
 
 E = TypeVar("E", bound=Event)
@@ -52,6 +52,7 @@ NAMES = ("hospital-a", "hospital-b", "hospital-c")
 PARAMETERS = 140_000
 UPDATE_LENGTH = 70_000  # two chunks at 24 bits: one of 16 frames, one of 2
 WINDOW_S = 600
+ROUND_COST, PRIVACY_BUDGET = 3, 15  # enough for five rounds
 
 
 def make_digest(label: object) -> Digest:
@@ -61,7 +62,8 @@ def make_digest(label: object) -> Digest:
 
 def make_account(label: str) -> LocalAccount:
     """Return an account whose key follows from its label."""
-    return Account.from_key(hashlib.sha256(label.encode()).digest())
+    account: LocalAccount = Account.from_key(hashlib.sha256(label.encode()).digest())
+    return account
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def make_policy() -> Policy:
             attest_window_s=WINDOW_S,
         ),
         training=TrainingPlan(epochs=1, batch_size=8, learning_rate=0.1, momentum=0.0, weight_decay=0.0),
+        privacy=PrivacyPolicy(round_cost=ROUND_COST, budget=PRIVACY_BUDGET),
     )
 
 
@@ -271,7 +274,8 @@ class Builder:
         """Register and admit every node; leave its public key with the aggregator."""
         self.wrapping_keys = [WrappingKey.generate() for _ in self.nodes]
         for ledger, node, key in zip(self.ledgers, self.nodes, self.wrapping_keys, strict=True):
-            ledger.register(key.digest, make_digest(f"certificate {node.hex()}"))
+            labels = (f"certificate {node.hex()}", f"metadata {node.hex()}")
+            ledger.register(key.digest, *map(make_digest, labels))
             self.store.put_public_key(key.digest, key.public_bytes)
             self.admin.admit(node)
 
@@ -296,7 +300,8 @@ class Builder:
             )
             for node, key in zip(self.nodes, self.wrapping_keys, strict=True)
         ]
-        self.ledgers[0].publish_epoch(1, context, wrapped_keys_root(wrapped))
+        membership = self.admin.state().membership
+        self.ledgers[0].publish_epoch(1, context, wrapped_keys_root(wrapped), membership=membership)
         self.store.put_wrapped_keys(1, wrapped)
 
     def encrypt(self, number: int, node: int, *, examples: int) -> tuple[bytes, list[bytes]]:
@@ -335,15 +340,19 @@ class Builder:
         return Contribution(self.nodes[node], root, examples), chunks
 
     def run_round(self, number: int, *, left_out: int | None = None) -> None:
-        """Take a round to its end; the node that is left out commits, never uploads, and attests."""
+        """Take a round to its end; the node that is left out commits, never uploads, and attests.
+
+        The second attestation finalises the round, the third comes after.
+        """
         self.aggregator.open_round(number)
         updates = [self.commit(number, node, is_uploaded=node != left_out) for node in range(3)]
         counted = [update for node, update in enumerate(updates) if node != left_out]
-        excluded = [] if left_out is None else [(self.nodes[left_out], ExclusionReason.NOT_UPLOADED)]
+        reasons = dict.fromkeys(self.nodes, 0)
         if left_out is not None:
+            reasons[self.nodes[left_out]] = ExclusionReason.NOT_UPLOADED
             self.request("evm_increaseTime", WINDOW_S + 60)
         contributions = tuple(contribution for contribution, _ in counted)
-        self.aggregator.seal(number, [each.node for each in contributions], excluded)
+        self.aggregator.seal(number, reasons)
         sums = [self.codec.sum_chunks(row) for row in zip(*(chunks for _, chunks in counted), strict=True)]
         manifest = AggregateManifest(
             chain_id=self.admin.chain_id,
@@ -360,7 +369,6 @@ class Builder:
         model = make_base(number).digest
         for ledger in self.ledgers:
             ledger.attest(number, model)
-        self.aggregator.finalise(number, model)
 
     def fail_round(self, number: int) -> None:
         """Let one node commit and upload, and the aggregator give up."""

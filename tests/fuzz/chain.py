@@ -52,8 +52,8 @@ QUESTIONS: Final[tuple[Callable[[Ledger], object], ...]] = (
     lambda ledger: ledger.events(0, 1),
     lambda ledger: ledger.history_hash(),
     lambda ledger: ledger.member(NODE),
-    lambda ledger: ledger.round(1),
-    lambda ledger: ledger.policy(),
+    lambda ledger: ledger.round(),
+    lambda ledger: ledger.state(),
     lambda ledger: ledger.key_maker(),
 )
 

@@ -24,7 +24,7 @@ from fedproof.codec.scaling import Scaling
 from fedproof.codec.selection import Selection
 from fedproof.digests import ZERO_DIGEST, Digest, encode_fields, split_fields
 from fedproof.errors import DigestMismatch, MalformedMessage
-from fedproof.ledger.history import Commitment
+from fedproof.ledger.rounds import Commitment
 from fedproof.manifest import compute_header_root
 from fedproof.wire.aggregation_pb2 import DownloadResponse, Header, UploadRequest, UploadStart
 from tests.aggregator.world import World, deploy_federation, make_certificates, opened

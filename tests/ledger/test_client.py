@@ -8,8 +8,10 @@ from fedproof.digests import Address
 from fedproof.errors import ConfigurationError, HistoryBroken, Reverted, WrongContract
 from fedproof.ledger import client
 from fedproof.ledger.client import Ledger
-from fedproof.ledger.events import AGGREGATOR_ROLE, DEFAULT_ADMIN_ROLE, OnChainPolicy, UpdateCommitted
+from fedproof.ledger.events import AGGREGATOR_ROLE, DEFAULT_ADMIN_ROLE, UpdateCommitted
 from fedproof.ledger.history import History
+from fedproof.ledger.outbox import Outbox
+from fedproof.ledger.signer import KeystoreSigner
 from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
 from tests.chain import MAX_EXAMPLES, Federation, make_account, make_digest
 
@@ -38,33 +40,23 @@ def test_views_of_a_new_federation(federation: Federation) -> None:
     ledger = federation.admin
     assert ledger.chain_id == federation.chain.web3.eth.chain_id
     assert ledger.address == Address(bytes.fromhex(make_account(1).address[2:]))
-    assert (ledger.current_round(), ledger.current_epoch(), ledger.policy_version()) == (0, 1, 1)
-    assert (ledger.admitted_count(), ledger.head_model()) == (3, make_digest("genesis"))
+    state = ledger.state()
+    assert (ledger.round().number, state.epoch, state.policy_version) == (0, 1, 1)
+    assert (state.admitted, ledger.head_model()) == (3, make_digest("genesis"))
     assert ledger.has_role(DEFAULT_ADMIN_ROLE, ledger.address)
     assert not ledger.has_role(AGGREGATOR_ROLE, ledger.address)
-    assert ledger.policy() == OnChainPolicy(
-        digest=make_digest("policy"),
-        min_contributors=2,
-        attestation_quorum=2,
-        max_examples=MAX_EXAMPLES,
-        commit_window=600,
-        aggregate_window=300,
-        attest_window=200,
-    )
+    assert ledger.policy_digest() == make_digest("policy")
+    assert (state.min_contributors, state.attestation_quorum, state.max_examples) == (2, 2, MAX_EXAMPLES)
+    assert (state.commit_window, state.aggregate_window, state.attest_window) == (600, 300, 200)
 
 
 def test_adopt_policy_takes_the_document(federation: Federation) -> None:
     """A policy document's digest and terms reach the ledger."""
     federation.admin.adopt_policy(POLICY)
-    assert federation.admin.policy() == OnChainPolicy(
-        digest=POLICY.digest,
-        min_contributors=3,
-        attestation_quorum=2,
-        max_examples=500,
-        commit_window=60,
-        aggregate_window=50,
-        attest_window=40,
-    )
+    state = federation.admin.state()
+    assert federation.admin.policy_digest() == POLICY.digest
+    assert (state.min_contributors, state.attestation_quorum, state.max_examples) == (3, 2, 500)
+    assert (state.commit_window, state.aggregate_window, state.attest_window) == (60, 50, 40)
 
 
 def test_blocks_can_be_named(federation: Federation) -> None:
@@ -109,7 +101,7 @@ def test_refusals_name_the_error_and_the_caller(federation: Federation) -> None:
 def test_without_an_account_nothing_is_sent(federation: Federation) -> None:
     """A ledger that was opened for reading reads, and says why it does not write."""
     reader = Ledger(federation.chain.endpoint, federation.contract)
-    assert reader.current_epoch() == 1
+    assert reader.state().epoch == 1
     with pytest.raises(ConfigurationError, match="opened for reading only"):
         reader.open_round(1)
     with pytest.raises(ConfigurationError, match="opened for reading only"):
@@ -125,7 +117,8 @@ def test_an_address_without_code_is_refused(federation: Federation) -> None:
 def test_another_contract_is_refused(federation: Federation) -> None:
     """Where there is another contract, no ledger is opened."""
     # PUSH1 1, PUSH1 0, RETURN: creates a contract whose code is a single zero byte.
-    receipt = federation.chain.endpoint.send(make_account(1), {"data": "0x60016000f3"}, what="other")
+    outbox = Outbox(federation.chain.endpoint, KeystoreSigner(make_account(1)))
+    receipt = outbox.send({"data": "0x60016000f3"}, what="other")
     other = Address(bytes.fromhex(receipt["contractAddress"][2:]))
     with pytest.raises(WrongContract, match=r"got 1 bytes that differ"):
         Ledger(federation.chain.endpoint, other)

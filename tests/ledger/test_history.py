@@ -20,7 +20,8 @@ from fedproof.ledger.events import (
     Phase,
     RoundSealed,
 )
-from fedproof.ledger.history import Commitment, History
+from fedproof.ledger.history import History
+from fedproof.ledger.rounds import Commitment
 from tests.chain import Federation, MemoryChain, make_digest
 
 

@@ -329,6 +329,6 @@ def test_the_loop_outlives_the_outside_world(make_world: MakeWorld) -> None:
     world.chain.provider.outages = 4  # more than one request's attempts
     node.daemon.run(poll_interval_s=0.001, until_round=1)
     (error,) = node.log.of("error")
-    assert "expected an answer to eth_blockNumber, got none in 3 attempts" in error["message"]
+    assert "expected an answer to eth_getBlockByNumber, got none in 3 attempts" in error["message"]
     assert node.journal.entry(1).stage is Stage.FINISHED
     assert world.history().rounds[1].phase is Phase.FAILED

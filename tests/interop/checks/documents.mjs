@@ -103,7 +103,7 @@ export const documents = {
 function spell(value, name = "") {
   if (name === "clips" && Array.isArray(value)) return toHex(model.encodeClips(value));
   if (Buffer.isBuffer(value)) return toHex(value);
-  if (name === "error_feedback") return Boolean(value);
+  if (name === "error_feedback" || name === "batching") return Boolean(value);
   if (name === "contributors") return value.map((each) => Object.values(each).map((field) => spell(field)));
   if (typeof value === "bigint" || Number.isInteger(value)) return String(value);
   if (typeof value !== "object") return value;

@@ -3,6 +3,7 @@
 import { encodeFields, readDocument, refuseUnless } from "./fields.mjs";
 
 const COUNT = [1n, 2n ** 32n - 1n];
+const SECONDS = [1n, 2n ** 24n - 1n];
 const FINITE = Number.MAX_VALUE;
 
 // Every field after the tag: its section and name, its type, and its lowest and highest value.
@@ -21,21 +22,24 @@ const FIELDS = [
   ["rounds", "min_contributors", "integer", 2n, 1000n],
   ["rounds", "attestation_quorum", "integer", 1n, 1000n],
   ["rounds", "max_examples", "integer", ...COUNT],
-  ["rounds", "commit_window_s", "integer", ...COUNT],
-  ["rounds", "aggregate_window_s", "integer", ...COUNT],
-  ["rounds", "attest_window_s", "integer", ...COUNT],
+  ["rounds", "commit_window_s", "integer", ...SECONDS],
+  ["rounds", "aggregate_window_s", "integer", ...SECONDS],
+  ["rounds", "attest_window_s", "integer", ...SECONDS],
+  ["rounds", "batching", "integer", 0n, 1n],
   ["training", "epochs", "integer", ...COUNT],
   ["training", "batch_size", "integer", ...COUNT],
   ["training", "learning_rate", "float", Number.MIN_VALUE, FINITE],
   ["training", "momentum", "float", 0, 1 - 2 ** -53],
   ["training", "weight_decay", "float", 0, FINITE],
+  ["privacy", "round_cost", "integer", 0n, 2n ** 63n - 1n],
+  ["privacy", "budget", "integer", 0n, 2n ** 63n - 1n],
 ];
 
 const TYPES = FIELDS.map(([, , type]) => type);
 
 /** Return the policy: fields by section, integers as BigInt. */
 export function parsePolicy(raw) {
-  const policy = { model: {}, codec: {}, rounds: {}, training: {} };
+  const policy = { model: {}, codec: {}, rounds: {}, training: {}, privacy: {} };
   readDocument(raw, "fedproof.policy.v1", TYPES).forEach((value, i) => {
     const [section, name, type, lowest, highest] = FIELDS[i];
     if (type === "bytes") refuseUnless(value.length === 32, `${name} is not 32 bytes`);
@@ -48,6 +52,8 @@ export function parsePolicy(raw) {
   for (const name of ["min_contributors", "attestation_quorum"]) {
     refuseUnless(policy.rounds[name] <= policy.codec.max_contributors, `${name} is above max_contributors`);
   }
+  const { batching, commit_window_s: commit, attest_window_s: attest } = policy.rounds;
+  refuseUnless(batching === 0n || attest < commit, "no time to commit after a batch");
   return policy;
 }
 

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.30;
+
+import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
+
+/// @title A contract as a node, which answers as it is told
+contract Wallet is IERC1271 {
+    bytes private answer;
+    bool private doesRevert;
+
+    /// @dev What EIP-1271 wants of a wallet that takes one signature and no other.
+    bytes32 private accepted;
+    bytes32 private acceptedDigest;
+
+    function accept(bytes32 digest, bytes calldata signature) external {
+        (acceptedDigest, accepted) = (digest, keccak256(signature));
+    }
+
+    function answerWith(bytes calldata answer_) external {
+        answer = answer_;
+    }
+
+    function revertWith(bytes calldata answer_) external {
+        (answer, doesRevert) = (answer_, true);
+    }
+
+    function isValidSignature(bytes32 digest, bytes calldata signature) external view returns (bytes4) {
+        bytes memory given = answer;
+        if (doesRevert) {
+            assembly ("memory-safe") {
+                revert(add(given, 0x20), mload(given))
+            }
+        }
+        if (given.length != 0) {
+            assembly ("memory-safe") {
+                return(add(given, 0x20), mload(given))
+            }
+        }
+        return digest == acceptedDigest && keccak256(signature) == accepted
+            ? IERC1271.isValidSignature.selector
+            : bytes4(0xffffffff);
+    }
+
+    /// @dev Acts on the ledger as a node.
+    function execute(address to, bytes calldata call) external {
+        (bool isAccepted,) = to.call(call);
+        require(isAccepted);
+    }
+}

@@ -1,0 +1,265 @@
+"""`fedproof ledger`: what stands on the ledger, and whether its chain can be relied on. Sends nothing."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedproof.commands.options import ATTEMPTS, DEFAULT_BOOK, AddressBookFile, Json, RpcUrl
+from fedproof.commands.output import report
+
+if TYPE_CHECKING:
+    from fedproof.config import AddressBook
+    from fedproof.digests import Digest
+    from fedproof.ledger.client import Ledger
+    from fedproof.ledger.endpoint import Endpoint
+    from fedproof.ledger.history import History
+
+app = typer.Typer(
+    no_args_is_help=True, help="See where a federation stands, and whether its chain can be relied on."
+)
+
+# What a wallet needs for some hundred transactions at 10 gwei.
+_LOW_BALANCE_WEI = 50_000_000_000_000_000
+_MOST_SKEW_S = 30.0
+
+
+@app.command()
+def show(
+    *,
+    at_block: Annotated[
+        int | None,
+        typer.Option(help="As of this block, for questions about the past.", show_default="newest"),
+    ] = None,
+    address_book: AddressBookFile = DEFAULT_BOOK,
+    rpc_url: RpcUrl = None,
+    json: Json = False,
+) -> None:
+    """Show where the federation stands or stood, replayed from its events and checked by the running hash.
+
+    Example: `fedproof ledger show --address-book address-book.json --at-block 1200`
+    """
+    book, ledger = _connect(address_book, rpc_url)
+    facts = _collect(book, ledger, _replay(book, ledger, at_block))
+    if json:
+        typer.echo(json_module.dumps(facts))
+    else:
+        _print(facts)
+
+
+@app.command()
+def doctor(
+    *,
+    wallet: Annotated[
+        list[str] | None,
+        typer.Option(help="Accounts whose balance to look at, too.", metavar="ADDRESS"),
+    ] = None,
+    address_book: AddressBookFile = DEFAULT_BOOK,
+    rpc_url: RpcUrl = None,
+    json: Json = False,
+) -> None:
+    """Check the chain: its number, the contract's code, the history, balances, clock and finality.
+
+    Ends with status 1 when something is wrong; each finding says what to do about it.
+
+    Example: `fedproof ledger doctor --rpc-url https://rpc.example.org --wallet 0x7099...79C8`
+    """
+    from fedproof.digests import as_address
+    from fedproof.ledger.doctor import examine
+
+    wallets = [as_address(each, "--wallet") for each in wallet or ()]
+    book, endpoint = _open(address_book, rpc_url)
+    findings = list(examine(book, endpoint, wallets))
+    for finding in findings:
+        if json:
+            report(asdict(finding), as_json=True)
+            continue
+        typer.echo(f"{'ok' if finding.is_fine else 'BAD':<5}{finding.check:<12}{finding.found}")
+        if not finding.is_fine:
+            typer.echo(f"{'':<17}{finding.advice}")
+    if not all(finding.is_fine for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def outbox(
+    path: Annotated[Path, typer.Argument(help="A daemon's outbox, such as state/outbox.sqlite.")],
+    *,
+    json: Json = False,
+) -> None:
+    """List what a daemon has sent: pending, mined, final, reverted or superseded.
+
+    Example: `fedproof ledger outbox node/state/outbox.sqlite`
+    """
+    from fedproof.ledger.outbox_file import read_outbox
+
+    for sending in read_outbox(path):
+        facts: dict[str, object] = {
+            "number": sending.number,
+            "state": str(sending.state),
+            "what": sending.what,
+            "nonce": sending.nonce,
+            "block": sending.block,
+            "transaction": sending.versions[0].signed.hash,
+            "versions": len(sending.versions),
+        }
+        if json:
+            report(facts, as_json=True)
+        else:
+            typer.echo(
+                f"{sending.state:<11} nonce {sending.nonce:<6} "
+                f"{'block ' + str(sending.block) if sending.block is not None else 'not mined':<14} "
+                f"{sending.what}  0x{sending.versions[0].signed.hash.hex()}"
+            )
+
+
+@app.command()
+def receipt(
+    path: Annotated[Path, typer.Argument(help="A receipt, as a node keeps it below state/receipts.")],
+    *,
+    address_book: AddressBookFile = DEFAULT_BOOK,
+    rpc_url: RpcUrl = None,
+    json: Json = False,
+) -> None:
+    """Verify that a node's signed commitment stands in an anchored batch: here, and by the contract itself.
+
+    Example: `fedproof ledger receipt node/state/receipts/7.json`
+    """
+    from fedproof.ledger.receipts import load_receipt
+
+    book, ledger = _connect(address_book, rpc_url)
+    found = load_receipt(path)
+    record = _replay(book, ledger, None).rounds.get(found.round)
+    found.verify(record, ledger=ledger)
+    report(
+        {"round": found.round, "index": found.index, "of": found.size, "root": found.root, "verified": True},
+        as_json=json,
+    )
+
+
+def _connect(address_book: Path, rpc_url: str | None) -> tuple[AddressBook, Ledger]:
+    from fedproof.ledger.client import Ledger
+
+    book, endpoint = _open(address_book, rpc_url)
+    return book, Ledger(endpoint, book.contract)
+
+
+def _open(address_book: Path, rpc_url: str | None) -> tuple[AddressBook, Endpoint]:
+    from fedproof.config import load_address_book
+    from fedproof.ledger.endpoint import Endpoint
+
+    book = load_address_book(address_book)
+    return book, Endpoint.connect(rpc_url or book.rpc_url, attempts=ATTEMPTS)
+
+
+def _replay(book: AddressBook, ledger: Ledger, at_block: int | None) -> History:
+    from fedproof.ledger.history import History
+
+    # The contract cannot have spoken before it was deployed.
+    history = History(from_block=book.block)
+    ledger.catch_up(history, to_block=at_block)
+    return history
+
+
+def _collect(book: AddressBook, ledger: Ledger, history: History) -> dict[str, Any]:
+    from fedproof.digests import checksum_address
+    from fedproof.ledger.events import AGGREGATOR_ROLE, DEFAULT_ADMIN_ROLE
+
+    terms = history.policies.get(len(history.policies))
+    current, key = history.current_round, history.current_epoch
+
+    def spell_role(role: Digest) -> list[str]:
+        return [checksum_address(account) for account in sorted(history.roles.get(role, ()))]
+
+    return {
+        "chain_id": ledger.chain_id,
+        "contract": checksum_address(ledger.contract),
+        "admin": spell_role(DEFAULT_ADMIN_ROLE),
+        "aggregator": spell_role(AGGREGATOR_ROLE),
+        "block": history.next_block - 1,
+        "events": history.event_count,
+        "history_hash": "0x" + history.history_hash.hex(),
+        "policy_version": len(history.policies),
+        "policy": None if terms is None else "0x" + terms.digest.hex(),
+        "head_model": "0x" + history.head_model.hex(),
+        "epoch": None if key is None else key.number,
+        "is_epoch_stale": history.is_epoch_stale,
+        "key_maker": None if history.key_maker is None else checksum_address(history.key_maker),
+        "privacy": None
+        if terms is None or not terms.privacy_budget
+        else {"spent": history.privacy_spent, "cost": terms.privacy_cost, "budget": terms.privacy_budget},
+        "predecessor": None if history.predecessor is None else checksum_address(history.predecessor),
+        "is_retired": history.is_retired,
+        "round": None
+        if current is None
+        else {
+            "number": current.number,
+            "phase": current.phase.name.lower(),
+            "deadline": current.deadline,
+            "committed": len(current.commitments),
+            "batched": 0 if current.batch is None else current.batch.count,
+            "contributors": len(current.contributors),
+            "attested": len(current.attestations),
+        },
+        "members": [
+            {
+                "node": checksum_address(node),
+                "status": member.status.name.lower(),
+                "first_round": member.first_round,
+                "wrapping_key_digest": "0x" + member.wrapping_key_digest.hex(),
+                "certificate_digest": "0x" + member.certificate_digest.hex(),
+            }
+            for node, member in sorted(history.members.items())
+        ],
+    }
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    ledger = Table("", Column("", overflow="fold"), title="Federation", show_header=False)
+    for key in ("contract", "chain_id", "block", "events", "history_hash"):
+        ledger.add_row(key.replace("_", " "), str(facts[key]))
+    for key in ("admin", "aggregator"):
+        ledger.add_row(key, "\n".join(facts[key]) or "nobody any more")
+    ledger.add_row("policy", f"version {facts['policy_version']}, {facts['policy'] or 'none adopted'}")
+    ledger.add_row("head model", facts["head_model"])
+    ledger.add_row("epoch", _describe_epoch(facts))
+    if privacy := facts["privacy"]:
+        ledger.add_row(
+            "privacy", f"{privacy['spent']} of {privacy['budget']} spent, {privacy['cost']} a round"
+        )
+    if facts["predecessor"]:
+        ledger.add_row("goes on from", facts["predecessor"])
+    ledger.add_row("round", "retired" if facts["is_retired"] else _describe_round(facts["round"]))
+    members = Table(Column("Node", overflow="fold"), "Status", "First round", title="Members")
+    for member in facts["members"]:
+        members.add_row(member["node"], member["status"], str(member["first_round"] or "-"))
+    console = Console()
+    console.print(ledger)
+    console.print(members)
+
+
+def _describe_epoch(facts: dict[str, Any]) -> str:
+    now = "none" if facts["epoch"] is None else str(facts["epoch"])
+    if facts["key_maker"] is not None:
+        return f"{now}; the next one awaited from {facts['key_maker']}"
+    return f"{now}, out of date" if facts["epoch"] is not None and facts["is_epoch_stale"] else now
+
+
+def _describe_round(current: dict[str, Any] | None) -> str:
+    if current is None:
+        return "none opened"
+    text = (
+        f"{current['number']}, {current['phase']}: {current['committed']} committed, "
+        f"{current['batched']} in a batch, {current['attested']} attested"
+    )
+    if current["deadline"]:
+        text += f"; until {datetime.fromtimestamp(current['deadline'], UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return text

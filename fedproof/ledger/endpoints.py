@@ -1,0 +1,253 @@
+"""Several endpoints as one: another one answers where one fails, and enough of them agree where it matters.
+
+If fewer endpoints than have to agree are malicious, then at most they stall their client.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+from web3 import Web3
+from web3.providers import BaseProvider
+from web3.types import RPCEndpoint, RPCResponse
+
+from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable
+from fedproof.ledger.endpoint import NO_ANSWER, Endpoint, make_web3
+
+Answer = TypeVar("Answer")
+
+# How far behind the others an endpoint may be.
+MOST_BLOCKS_BEHIND = 8
+_FIRST_REST_S = 15.0
+_LAST_REST_S = 600.0
+_MOST_QUOTED = 300
+
+
+def connect_endpoints(
+    urls: Sequence[str],
+    *,
+    agreement: int = 1,
+    timeout_s: float = 10.0,
+    attempts: int = 6,
+    receipt_timeout_s: float = 120.0,
+) -> Endpoint:
+    """Return one or several endpoints over HTTP as one; nothing is sent yet.
+
+    Args:
+        urls: ``http://`` or ``https://`` addresses, the first preferred.
+        agreement: how many have to say the same where it matters.
+        timeout_s: for one request.
+        attempts: requests that are made before an endpoint, or all of them, count as unreachable.
+        receipt_timeout_s: how long a transaction may take until it is mined.
+
+    Raises:
+        ConfigurationError: another kind of address, or fewer addresses than have to agree.
+    """
+    if not 1 <= agreement <= len(set(urls)):
+        raise ConfigurationError(
+            f"agreement: expected 1 to {len(set(urls))}, the number of different addresses in rpc_url, "
+            f"got {agreement}"
+        )
+    if len(urls) == 1:
+        (url,) = urls
+        return Endpoint.connect(
+            url, timeout_s=timeout_s, attempts=attempts, receipt_timeout_s=receipt_timeout_s
+        )
+    members = [Endpoint.connect(url, timeout_s=timeout_s, attempts=1) for url in dict.fromkeys(urls)]
+    return Endpoints(members, agreement=agreement, attempts=attempts, receipt_timeout_s=receipt_timeout_s)
+
+
+class Roster:
+    """Who is asked first: an endpoint that failed rests for a while, then longer, and is named in the log."""
+
+    def __init__(self, members: Sequence[Endpoint]) -> None:
+        self._members = tuple(members)
+        self._resting: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
+        self._log: FilteringBoundLogger = structlog.get_logger()
+
+    def awake(self) -> list[Endpoint]:
+        """Return those that do not rest, the preferred one first."""
+        now = time.monotonic()
+        return [member for member in self._members if self._resting.get(member.url, 0.0) <= now]
+
+    def in_order(self) -> list[Endpoint]:
+        """Return all, those that rest last."""
+        awake = self.awake()
+        return awake + [member for member in self._members if member not in awake]
+
+    def praise(self, member: Endpoint) -> None:
+        """Note that an endpoint answered: its next rest is short again."""
+        self._failures.pop(member.url, None)
+
+    def rest(self, member: Endpoint, event: str, reason: str) -> None:
+        """Ask an endpoint last for a while, and log why."""
+        failures = self._failures[member.url] = self._failures.get(member.url, 0) + 1
+        rest_s = min(_LAST_REST_S, _FIRST_REST_S * 2.0 ** (failures - 1))
+        self._resting[member.url] = time.monotonic() + rest_s
+        self._log.warning(event, endpoint=member.url, reason=reason, asked_last_for_s=rest_s)
+
+
+class Endpoints(Endpoint):
+    """Several endpoints as one."""
+
+    def __init__(
+        self,
+        members: Sequence[Endpoint],
+        *,
+        agreement: int = 1,
+        attempts: int = 6,
+        backoff_s: float = 0.25,
+        receipt_timeout_s: float = 120.0,
+    ) -> None:
+        """Put endpoints together.
+
+        Args:
+            members: each makes one attempt.
+            agreement: how many have to say the same where it matters.
+            attempts: how often all of them are asked.
+            backoff_s: the first pause between two of these.
+            receipt_timeout_s: how long a transaction may take until it is mined.
+        """
+        self._roster = Roster(members)
+        super().__init__(
+            make_web3(_Failover(self._roster)),
+            url=" or ".join(member.url for member in members),
+            attempts=attempts,
+            backoff_s=backoff_s,
+            receipt_timeout_s=receipt_timeout_s,
+        )
+        self.members = len(members)
+        self._agreement = agreement
+
+    def agree(self, what: str, request: Callable[[Web3], Answer]) -> Answer:
+        """Return what as many endpoints as have to agree answer alike.
+
+        Raises:
+            LedgerUnreachable: too few answer.
+            LedgerError: too few answer alike; the message says who says what.
+        """
+        pause_s = self._backoff_s
+        for attempt in range(1, self._attempts + 1):
+            said: dict[Endpoint, Answer] = {}
+            silent: dict[Endpoint, LedgerError] = {}
+            for member in self._roster.in_order():
+                try:
+                    answer = said[member] = member.ask(what, lambda member=member: request(member.web3))  # type: ignore[misc]
+                except LedgerUnreachable as error:
+                    silent[member] = error
+                    self._roster.rest(member, "endpoint_silent", str(error))
+                    continue
+                except LedgerError as error:
+                    silent[member] = error  # such as a block that it does not have yet
+                    continue
+                self._roster.praise(member)
+                if sum(other == answer for other in said.values()) == self._agreement:
+                    self._name_others(said, answer, what=what)
+                    return answer
+            if attempt < self._attempts:
+                time.sleep(pause_s)
+                pause_s *= 2
+        everybody: dict[Endpoint, object] = {**said, **silent}
+        spelled = "; ".join(f"{member.url}: {_spell(answer)}" for member, answer in everybody.items())
+        kind = LedgerUnreachable if len(said) < self._agreement else LedgerError
+        raise kind(
+            f"{what}: expected {self._agreement} of {self.members} endpoints to say the same, got {spelled}"
+        )
+
+    def broadcast(self, what: str, request: Callable[[Web3], Answer]) -> Answer:
+        """Make a request of every endpoint that does not rest, and return the first good answer.
+
+        Raises:
+            LedgerUnreachable: no good answer, and an endpoint may have got the request all the same.
+            LedgerError: all refuse.
+        """
+        answers: list[Answer] = []
+        failure = LedgerError(f"{self.url}: {what}: expected an endpoint, there is none")
+        for member in self._roster.awake() or self._roster.in_order():
+            try:
+                answers.append(member.ask(what, lambda member=member: request(member.web3)))  # type: ignore[misc]
+            except LedgerUnreachable as error:
+                self._roster.rest(member, "endpoint_silent", str(error))
+                failure = error
+            except LedgerError as error:
+                failure = failure if isinstance(failure, LedgerUnreachable) else error
+        if not answers:
+            raise failure
+        return answers[0]
+
+    def height(self, tag: Literal["latest", "finalized"] = "latest") -> int:
+        """Return the highest block's number that as many endpoints as have to agree know of.
+
+        Raises:
+            LedgerUnreachable: too few answer.
+        """
+        heights: dict[Endpoint, int] = {}
+        failures: list[str] = []
+        for member in self._roster.in_order():
+            if len(heights) >= self._agreement and member not in self._roster.awake():
+                break
+            try:
+                heights[member] = member.height(tag)
+            except LedgerUnreachable as error:
+                self._roster.rest(member, "endpoint_silent", str(error))
+                failures.append(str(error))
+            except LedgerError as error:
+                failures.append(str(error))
+        if len(heights) < self._agreement:
+            raise LedgerUnreachable(
+                f"{self.url}: expected {self._agreement} to know the newest block, got {len(heights)}: "
+                + "; ".join(failures)
+            )
+        height = sorted(heights.values(), reverse=True)[self._agreement - 1]
+        for member, own in heights.items():
+            if own + MOST_BLOCKS_BEHIND < height:
+                self._roster.rest(member, "endpoint_lags", f"its newest block is {own}, others know {height}")
+        return height
+
+    def distrust(self, reason: str) -> bool:
+        """Ask the endpoint last that is asked first now; return whether there was another one."""
+        awake = self._roster.awake()
+        # What several said alike is no lie of the first: the chain was changing.
+        if self._agreement > 1 or not awake:
+            return False
+        self._roster.rest(awake[0], "endpoint_lies", reason)
+        return len(awake) > 1
+
+    def _name_others(self, said: dict[Endpoint, Answer], answer: Answer, *, what: str) -> None:
+        for member, other in said.items():
+            if other != answer:
+                reason = f"{what}: it says {_spell(other)}, {self._agreement} others {_spell(answer)}"
+                self._roster.rest(member, "endpoint_disagrees", reason)
+
+
+class _Failover(BaseProvider):
+    """Hands each request to the first endpoint that answers."""
+
+    def __init__(self, roster: Roster) -> None:
+        super().__init__()
+        self._roster = roster
+
+    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        failure: Exception = LedgerUnreachable(f"{method}: expected an endpoint, there is none")
+        for member in self._roster.in_order():
+            try:
+                response = member.web3.provider.make_request(method, params)
+                if not isinstance(response, dict) or not response.keys() & {"result", "error"}:
+                    raise json.JSONDecodeError("no answer of JSON-RPC", str(response)[:_MOST_QUOTED], 0)
+            except NO_ANSWER as error:
+                self._roster.rest(member, "endpoint_silent", f"{method}: {str(error)[:_MOST_QUOTED]}")
+                failure = error
+                continue
+            self._roster.praise(member)
+            return response
+        raise failure
+
+
+def _spell(answer: object) -> str:
+    return ("0x" + answer.hex() if isinstance(answer, bytes) else str(answer))[:_MOST_QUOTED]

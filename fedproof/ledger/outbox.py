@@ -1,0 +1,305 @@
+"""Transactions on their way: written down before they are sent, and sent until they are mined for good.
+
+A call that has a key is sent once, however often and by however many processes it is asked for: the second
+time, the transaction of the first is awaited, or sent again if the chain has lost it.
+
+If an endpoint is malicious, then at most it withholds transactions: it cannot make this wallet send a call
+under a second nonce before as many endpoints as have to agree say that the first one is spent for good.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+from eth_typing import ChecksumAddress
+from structlog.typing import FilteringBoundLogger
+from web3 import Web3
+from web3.types import TxParams, TxReceipt
+
+from fedproof.digests import checksum_address
+from fedproof.errors import LedgerError, LedgerUnreachable
+from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.fees import raise_fees, suggest_fees
+from fedproof.ledger.finality import Finality, find_final_number, find_final_tag
+from fedproof.ledger.outbox_file import OutboxFile, Sending, SendingState
+from fedproof.ledger.reverts import decode_revert
+from fedproof.ledger.signer import Signer
+from fedproof.ledger.transactions import as_int64, count_transactions, find_receipt, hand_over, is_known
+
+_NONCE_ATTEMPTS = 4
+_FIRST_POLL_S = 0.05
+_LAST_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SendingRules:
+    """How a wallet's transactions are sent.
+
+    Attributes:
+        path: the wallet's outbox file; without one, a crash forgets what was under way.
+        finality: which block ends the watch over a transaction.
+        replace_after_s: how long one may stay unmined before it is sent again, or its fees are raised.
+        max_fee_gwei: most that a unit of gas may cost, base fee and tip together.
+    """
+
+    path: Path | None = None
+    finality: Finality = "latest"
+    replace_after_s: float = 30.0
+    max_fee_gwei: float = 500.0
+
+
+class Outbox:
+    """One wallet's transactions on one chain; for all threads.
+
+    Attributes:
+        signer: whose they are.
+        is_durable: whether it outlives this process.
+    """
+
+    def __init__(self, endpoint: Endpoint, signer: Signer, rules: SendingRules | None = None) -> None:
+        """Open the outbox.
+
+        Raises:
+            ConfigurationError: the file is no outbox, or that of another wallet or chain.
+            LedgerUnreachable: the endpoint does not answer.
+        """
+        rules = rules or SendingRules()
+        self.signer = signer
+        self.is_durable = rules.path is not None
+        self._endpoint = endpoint
+        self._rules = rules
+        self._ceiling = int(rules.max_fee_gwei * 10**9)
+        self._sender = cast("ChecksumAddress", checksum_address(signer.address))
+        self._file = OutboxFile(rules.path, chain_id=endpoint.chain_id, wallet=signer.address)
+        self._log: FilteringBoundLogger = structlog.get_logger()
+        self._tended_at = -1
+
+    def sendings(self) -> list[Sending]:
+        """Return everything that was sent or is to be, oldest first, as far as it is known."""
+        return self._file.all()
+
+    def send(self, call: Mapping[str, Any], *, what: str, key: str | None = None) -> TxReceipt:
+        """Sign a transaction, send it, and return its receipt once finality covers its block.
+
+        Args:
+            call: ``data``, and ``to`` unless it creates a contract.
+            what: its purpose, for messages.
+            key: a name for the call. Asked for again, the same transaction is returned, or awaited; only
+                after one that reverted, another is sent. Without a key, each call is one of its own.
+
+        Raises:
+            Reverted: the contract refused, before or after it was sent.
+            LedgerUnreachable: no answer after all attempts.
+            LedgerError: not accepted, dearer than the ceiling, or not final in time: then it is on its way.
+        """
+        key = key or f"{what}, {secrets.token_hex(16)}"
+        for _ in range(_NONCE_ATTEMPTS):
+            sending = self._file.find(key)
+            is_new = sending is None
+            if sending is None:
+                # A crash before this line leaves nothing; within it, a signed transaction or nothing.
+                sending = self._prepare(key, call, what=what)
+                # A crash before this line leaves it prepared: the same key, or the next look, sends it.
+                if not self._offer_first(sending):
+                    continue
+            receipt = self._await_receipt(sending, is_new=is_new)
+            if receipt is not None:
+                return self._judge(sending, receipt)
+        raise LedgerError(
+            f"{self._endpoint.url}: {what}: expected a free nonce for {self._sender}, got 'nonce too low' "
+            f"{_NONCE_ATTEMPTS} times: another process sends with the same key"
+        )
+
+    def tend(self, final_block: int) -> None:
+        """Look after what was sent: note what is final, and send again what the chain has lost.
+
+        Args:
+            final_block: number of the newest block that finality covers.
+        """
+        for sending in self._file.unsettled():
+            if sending.state is SendingState.MINED and final_block == self._tended_at:
+                continue
+            try:
+                self._tend(sending, final_block)
+            except LedgerError as error:
+                # Whoever asks for it again hears of it; what the others need must not wait.
+                self._log.error("error", message=f"{sending.what}, still {sending.state}: {error}")
+        self._tended_at = final_block
+
+    def _tend(self, sending: Sending, final_block: int) -> None:
+        was_mined = sending.state is SendingState.MINED
+        sending, receipt = self._look(sending)
+        if receipt is not None:
+            self._is_settled(sending, final_block)
+        elif was_mined or time.time() - sending.versions[0].made >= self._rules.replace_after_s:
+            self._nudge(sending)
+
+    # From a call to a pending transaction
+
+    def _prepare(self, key: str, call: Mapping[str, Any], *, what: str) -> Sending:
+        eth = self._endpoint.web3.eth
+        params = cast("TxParams", {**call, "from": self._sender})
+        gas = as_int64(self._endpoint.ask(what, lambda: eth.estimate_gas(params)), "gas")
+        fees = suggest_fees(self._endpoint, ceiling=self._ceiling)
+        mark = self._file.mark()
+        floor = count_transactions(self._endpoint, self._sender, "pending")
+        # What is mined in between may make it dearer, such as being the first to touch a slot.
+        whole = {**call, "value": 0, "chainId": self._endpoint.chain_id, "gas": gas + gas // 4}
+        sending = self._file.prepare(
+            key, whole, what=what, fees=fees, floor=floor, mark=mark, sign=self.signer.sign_transaction
+        )
+        if sending.nonce > floor:
+            # Those in between are on their way, or were never sent, or the chain has lost them.
+            for other in self._file.unsettled():
+                if floor <= other.nonce < sending.nonce:
+                    self._offer(other)
+        return sending
+
+    def _offer_first(self, sending: Sending) -> bool:
+        """Hand a new transaction over; False when its nonce has been taken by another one."""
+        try:
+            is_taken = self._offer(sending)
+        except LedgerUnreachable:
+            raise  # it may have arrived
+        except LedgerError:
+            self._file.note(sending, SendingState.SUPERSEDED)
+            raise
+        if not is_taken:
+            # A crash before this line: it is refused again, and superseded when the other one is final.
+            self._file.note(sending, SendingState.SUPERSEDED)
+        return is_taken
+
+    def _offer(self, sending: Sending) -> bool:
+        """Hand the newest version over; False when its nonce has been taken by another transaction."""
+        if not hand_over(self._endpoint, sending.versions[0].signed, what=sending.what):
+            return False
+        # A crash before this line leaves it prepared: it is offered again, which changes nothing.
+        self._file.note_offered(sending)
+        return True
+
+    # From a pending transaction to a receipt
+
+    def _await_receipt(self, sending: Sending, *, is_new: bool) -> TxReceipt | None:
+        """Return the receipt once there is one, or None when another transaction has the nonce for good."""
+        started = time.monotonic()
+        nudge_at = started + (self._rules.replace_after_s if is_new else 0.0)
+        pause_s = _FIRST_POLL_S
+        while True:
+            sending, receipt = self._look(sending)
+            if receipt is not None and self._is_settled(sending):
+                return receipt
+            if receipt is None and time.monotonic() >= nudge_at:
+                sending = self._nudge(sending)
+                nudge_at = time.monotonic() + self._rules.replace_after_s
+            if sending.state is SendingState.SUPERSEDED:
+                return None
+            timeout_s = self._endpoint.receipt_timeout_s
+            if time.monotonic() > started + timeout_s:
+                wanted = "final" if sending.state is SendingState.MINED else "mined"
+                raise LedgerError(
+                    f"{self._endpoint.url}: {sending.what}: expected transaction "
+                    f"0x{sending.versions[0].signed.hash.hex()} to be {wanted} within {timeout_s:.0f} s, "
+                    f"it was not: it is {sending.state}"
+                )
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LAST_POLL_S)
+
+    def _look(self, sending: Sending) -> tuple[Sending, TxReceipt | None]:
+        """Return a sending as it stands now, and its receipt if there is one."""
+        for version in sending.versions:
+            receipt = self._endpoint.ask(
+                "eth_getTransactionReceipt",
+                lambda version=version: find_receipt(self._endpoint.web3, version.signed.hash),  # type: ignore[misc]
+            )
+            if receipt is not None:
+                return self._note_mined(sending, receipt), receipt
+        if sending.state in (SendingState.MINED, SendingState.FINAL):
+            self._log.warning("transaction_unmined", what=sending.what, block=sending.block)
+            # A crash before this line: the next look finds the same.
+            sending = self._file.revive(sending)
+        return sending, None
+
+    def _is_settled(self, sending: Sending, final_block: int | None = None) -> bool:
+        """Return whether nobody need wait any longer for a transaction that is in a block."""
+        if sending.state is SendingState.MINED:
+            if final_block is None:
+                final_block = find_final_number(self._endpoint, self._rules.finality)
+            if (sending.block or 0) > final_block:
+                return False
+            # A crash before this line: the next look finds the same.
+            self._file.note(sending, SendingState.FINAL, block=sending.block)
+        return True
+
+    def _note_mined(self, sending: Sending, receipt: TxReceipt) -> Sending:
+        is_final = sending.state is SendingState.FINAL or self._rules.finality in ("latest", 0)
+        state = SendingState.FINAL if is_final else SendingState.MINED
+        if receipt["status"] != 1:
+            state = SendingState.REVERTED
+        if (sending.state, sending.block) == (state, receipt["blockNumber"]):
+            return sending
+        # A crash before this line: the receipt is still there.
+        return self._file.note(sending, state, block=int(receipt["blockNumber"]))
+
+    def _nudge(self, sending: Sending) -> Sending:
+        """Do what a transaction that stays unmined calls for, and return it as it is then."""
+        count = count_transactions(self._endpoint, self._sender, "latest")
+        # Only now: a version of another process was on the disk before it could be counted.
+        sending = self._file.load(sending.number)
+        if sending.state is SendingState.SUPERSEDED:
+            return sending
+        if count > sending.nonce:
+            if not self._is_spent(sending):
+                return sending  # mined a moment ago, or the other one's block may still go
+            self._log.warning("nonce_taken", what=sending.what, nonce=sending.nonce)
+            # A crash before this line: the next look finds the same.
+            return self._file.note(sending, SendingState.SUPERSEDED)
+        newest = sending.versions[0]
+        if not is_known(self._endpoint, newest.signed.hash):
+            self._log.warning("transaction_dropped", what=sending.what, transaction=newest.signed.hash)
+            try:
+                if self._offer(sending):
+                    return self._file.load(sending.number)
+            except LedgerUnreachable:
+                raise
+            except LedgerError as error:
+                self._log.warning("transaction_refused", what=sending.what, message=str(error))
+        if time.time() - newest.made < self._rules.replace_after_s:
+            return sending
+        where = f"{self._endpoint.url}: {sending.what}: still pending as 0x{newest.signed.hash.hex()}"
+        suggested = suggest_fees(self._endpoint, ceiling=self._ceiling)
+        fees = raise_fees(newest.fees, suggested, ceiling=self._ceiling, where=where)
+        sending = self._file.replace(sending, fees, sign=self.signer.sign_transaction)
+        self._log.info("transaction_replaced", what=sending.what, fees=dict(fees))
+        # A crash before this line: the version is on the disk, and the newest one is what is offered.
+        self._offer(sending)
+        return self._file.load(sending.number)
+
+    def _is_spent(self, sending: Sending) -> bool:
+        """Return whether another transaction has the nonce, in a block that finality covers."""
+        tag = find_final_tag(self._endpoint, self._rules.finality)
+
+        def request(web3: Web3) -> bool:
+            # In this order: had ours been the one that was counted, its receipt would be there.
+            count = web3.eth.get_transaction_count(self._sender, tag)
+            return count > sending.nonce and not any(
+                find_receipt(web3, version.signed.hash) for version in sending.versions
+            )
+
+        return self._endpoint.agree("eth_getTransactionCount", request)
+
+    def _judge(self, sending: Sending, receipt: TxReceipt) -> TxReceipt:
+        """Return a receipt of a transaction that the contract took."""
+        if receipt["status"] == 1:
+            return receipt
+        # It passed when it was estimated, so something mined before it changed the answer: ask again.
+        call = {key: value for key, value in sending.call.items() if key in ("to", "data")}
+        params = cast("TxParams", {**call, "from": self._sender})
+        self._endpoint.ask(sending.what, lambda: self._endpoint.web3.eth.call(params, receipt["blockNumber"]))
+        where = f"{self._endpoint.url}: {sending.what} (transaction {receipt['transactionHash'].to_0x_hex()})"
+        raise decode_revert(b"", what=where)

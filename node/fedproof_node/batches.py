@@ -1,0 +1,149 @@
+"""What this node signs instead of sending a transaction, and what it checks of the batches made of that.
+
+If the aggregator is malicious, then at most it leaves this node's commitment out, which the node then sends
+by itself, or anchors and proposes what nobody signed, which every node of the cohort checks and may dispute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fedproof.digests import Address, Digest
+from fedproof.errors import BadLeaf, NetworkError, PeerError
+from fedproof.ledger.client import Ledger
+from fedproof.ledger.rounds import RoundRecord
+from fedproof.ledger.statements import (
+    RoundStatements,
+    SignedAttestation,
+    SignedCommitment,
+    compute_contributions,
+)
+from fedproof.manifest import Contribution
+from fedproof.policy import Policy
+from fedproof_node.relay import Relay
+
+
+class Batches:
+    """This node's side of signed statements."""
+
+    def __init__(self, *, node: Address, policy: Policy, ledger: Ledger, relay: Relay) -> None:
+        self._node = node
+        self._policy = policy
+        self._ledger = ledger
+        self._relay = relay
+        self._verified: dict[Digest, tuple[SignedCommitment, ...]] = {}
+
+    def send_commitment(self, record: RoundRecord, update_root: Digest, *, examples: int) -> None:
+        """Sign a commitment and hand it to the aggregator.
+
+        Raises:
+            NetworkError: the aggregator does not answer.
+            PeerError: it does not take it.
+        """
+        # In the order of rounds: a node signs one commitment a round, and the same again after a crash.
+        nonce = record.number
+        message = self._describe(record).describe_commitment(
+            self._node, update_root=update_root, examples=examples, nonce=nonce
+        )
+        signature = self._ledger.sign(message)
+        signed = SignedCommitment(self._node, update_root, examples, nonce, signature)
+        self._relay.put_commitment(record.number, signed)
+
+    def send_attestation(self, record: RoundRecord, model: Digest) -> None:
+        """Sign an attestation and hand it to the aggregator; as `send_commitment`."""
+        signature = self._ledger.sign(self._describe(record).describe_attestation(self._node, model))
+        self._relay.put_attestation(record.number, model, SignedAttestation(self._node, signature))
+
+    def is_late(self, record: RoundRecord) -> bool:
+        """Return whether half of the time is over that nodes have to answer before the phase's deadline."""
+        half_s = self._policy.rounds.attest_window_s / 2
+        return self._ledger.latest_block().timestamp > record.deadline - half_s
+
+    def takes_commitments(self, record: RoundRecord) -> bool:
+        """Return whether a signed commitment can still be anchored."""
+        if not self._policy.rounds.batching or record.batch is not None:
+            return False
+        return self._ledger.latest_block().timestamp <= record.deadline - self._policy.rounds.attest_window_s
+
+    def is_left_out(self, record: RoundRecord) -> bool:
+        """Return whether an open round cannot count this node unless it commits by a transaction.
+
+        A batch that is withheld or wrong counts nobody: by its own transaction, a node is safe.
+
+        Raises:
+            NetworkError: the aggregator does not answer, and there is time to ask again.
+        """
+        if self._node in record.commitments or self.takes_commitments(record):
+            return False
+        try:
+            return all(signed.node != self._node for signed in self._fetch(record))
+        except PeerError:
+            return True
+        except NetworkError:
+            if not self.is_late(record):
+                raise
+            return True
+
+    def find_contributions(self, record: RoundRecord) -> tuple[Contribution, ...]:
+        """Return what a sealed round adds up, ascending by node; none before the seal.
+
+        Raises:
+            BadLeaf: the batch holds what nobody signed so, the seal counts a node twice, or the aggregator
+                does not serve the batch that it anchored.
+            PeerError: the seal excludes a node that committed in no way.
+            NetworkError: the aggregator does not answer.
+        """
+        if record.sealed_block is None:
+            return ()
+        return compute_contributions(record, self._fetch(record))
+
+    def verify_proposal(self, record: RoundRecord) -> None:
+        """Return if the proposed result rests on signatures of as many nodes as the aggregator says.
+
+        Raises:
+            BadLeaf: one of them is none, or the aggregator does not serve the attestations that it proposed.
+            NetworkError: it does not answer.
+        """
+        proposal = record.proposal
+        if proposal is None:
+            return
+        with _holding_withheld():
+            attestations = self._relay.fetch_proposal(record.number)
+            self._describe(record).verify_proposal(
+                attestations, proposal.model_digest, root=proposal.root, count=proposal.count
+            )
+
+    def _fetch(self, record: RoundRecord) -> tuple[SignedCommitment, ...]:
+        if record.batch is None:
+            return ()
+        root = record.batch.root
+        if root not in self._verified:
+            with _holding_withheld():
+                leaves = self._relay.fetch_batch(record.number)
+                self._describe(record).verify_batch(
+                    leaves, root=root, count=record.batch.count, max_examples=self._policy.rounds.max_examples
+                )
+            self._verified = {root: leaves}
+        return self._verified[root]
+
+    def _describe(self, record: RoundRecord) -> RoundStatements:
+        return RoundStatements(
+            chain_id=self._ledger.chain_id,
+            contract=self._ledger.contract,
+            round=record.number,
+            base_model=record.base_model,
+            cohort=record.cohort,
+            ask_contract=self._ledger.is_signed_by,
+        )
+
+
+@contextmanager
+def _holding_withheld() -> Iterator[None]:
+    """Let whatever is served instead of the leaves count as a bad first leaf, which a node may dispute."""
+    try:
+        yield
+    except BadLeaf:
+        raise
+    except PeerError as error:
+        raise BadLeaf(f"the leaves are withheld: {error}") from error

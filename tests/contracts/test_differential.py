@@ -1,0 +1,45 @@
+"""The contract and its model agree; `python -m tests.contracts.campaign` plays many more histories."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.contracts.differential import play, play_random
+from tests.contracts.histories import FUNCTIONS, Call
+from tests.contracts.model import Model
+from tests.contracts.signing import ADMIN, NODES
+
+HISTORIES = 150
+
+
+def test_random_histories_end_the_same() -> None:
+    """Each call is refused for the same reason or leaves the same events, and all views answer the same."""
+    tally: Counter[str] = Counter()
+    for number in range(HISTORIES):
+        play_random(f"test/{number}", tally)
+    assert {name for name in FUNCTIONS if not tally[f"accepted {name}"]} == set()
+
+
+def test_a_difference_is_told_by_the_calls_that_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one of the two lacks a rule, what comes out is a history in which every call is needed."""
+    monkeypatch.setattr(Model, "dispute", lambda *_: None)
+    with pytest.raises(AssertionError, match=r"after play\('\w+', \[") as found:
+        for number in range(HISTORIES):
+            play_random(f"test/{number}", Counter())
+    said = str(found.value)
+    assert "RoundDisputed" in said
+    print(said)
+
+
+def test_a_history_that_is_written_down_is_played() -> None:
+    """What is told of a difference can be pasted into a test."""
+    tally = play(
+        "direct",
+        [
+            Call(ADMIN, 1000, "suspend", (NODES[1],)),
+            Call(ADMIN, 1000, "suspend", (NODES[1],)),
+        ],
+    )
+    assert tally == {"accepted suspend": 1, "refused NotAdmitted": 1}
