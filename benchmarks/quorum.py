@@ -20,7 +20,7 @@ from eth_account.signers.local import LocalAccount
 from eth_typing import ChecksumAddress
 from eth_utils.crypto import keccak
 from quorum_bls import MIN_PK, MIN_SIG, Suite, aggregate, encode_point, is_standard, pack_key
-from quorum_chain import HARDFORK, Chain, compile_contracts, run_anvil
+from quorum_chain import HARDFORK, Chain, compile_contracts, open_chain
 from web3.contract import Contract
 
 from fedproof.digests import Digest
@@ -53,7 +53,7 @@ def main() -> None:
     artifacts = compile_contracts()
     keys = (keccak(text=f"node {i}") for i in range(sizes[-1]))
     nodes = sorted(map(Account.from_key, keys), key=lambda node: int(node.address, 16))
-    with run_anvil() as web3:
+    with open_chain() as web3:
         chain = Chain(web3, artifacts, nodes)
         rows = _measure_ecdsa(chain, sizes)
         absences = {}

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,18 +17,18 @@ from web3 import HTTPProvider, Web3
 from web3.contract import Contract
 from web3.exceptions import ContractCustomError
 
+from fedproof.anvil import run_anvil
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 from compile_contracts import SETTINGS, find_compiler  # noqa: E402 (a script, and scripts are no package)
 
 SOURCES = REPOSITORY / "benchmarks" / "quorum"
-TOOLS = REPOSITORY / "contracts" / "node_modules" / ".bin"
 # The first with the precompiles of EIP-2537.
 HARDFORK = "prague"
 # What costs more does not fit into a block of this size.
 GAS_LIMIT = 30_000_000
-START_TIMEOUT_S = 20
 SENT_AT_ONCE = 100
 
 
@@ -109,32 +103,9 @@ def compile_contracts() -> dict[str, Any]:
 
 
 @contextmanager
-def run_anvil() -> Iterator[Web3]:
-    """Run an anvil of our own, whose first account sends everything.
-
-    Raises:
-        SystemExit: there is no anvil, or it does not start.
-    """
-    anvil = shutil.which("anvil", path=TOOLS) or shutil.which("anvil")
-    if anvil is None:
-        raise SystemExit("anvil is absent: neither below contracts/node_modules (make tools) nor on the PATH")
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-    command = [anvil, "--silent", "--port", str(port), "--hardfork", HARDFORK, "--gas-limit", str(GAS_LIMIT)]
-    web3 = Web3(HTTPProvider(f"http://127.0.0.1:{port}"))
-    # anvil leaves state in its HOME.
-    with (
-        tempfile.TemporaryDirectory() as home,
-        subprocess.Popen(command, env={**os.environ, "HOME": home}) as process,
-    ):
-        try:
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while not web3.is_connected():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit(f"anvil: no answer on port {port}")
-                time.sleep(0.1)
-            web3.eth.default_account = web3.eth.accounts[0]
-            yield web3
-        finally:
-            process.terminate()
+def open_chain() -> Iterator[Web3]:
+    """Run an anvil of our own, whose first account sends everything."""
+    with run_anvil("--hardfork", HARDFORK, "--gas-limit", str(GAS_LIMIT)) as url:
+        web3 = Web3(HTTPProvider(url))
+        web3.eth.default_account = web3.eth.accounts[0]
+        yield web3

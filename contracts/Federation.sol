@@ -38,6 +38,18 @@ contract Federation is IFederation, AccessControl {
     /// @dev Added to the reason of a node that committed by transaction and in the batch, too.
     uint8 private constant LEAF_TOO = 128;
 
+    /// @dev What a seal's list says.
+    /// @param committed How many nodes of it committed by transaction.
+    /// @param contributing How many of these count.
+    /// @param leaves How many leaves of the batch do not count.
+    /// @param excluded How many nodes of the list do not count at all.
+    struct Tally {
+        uint256 committed;
+        uint256 contributing;
+        uint256 leaves;
+        uint256 excluded;
+    }
+
     /// @inheritdoc IFederation
     bytes32 public historyHash;
     /// @inheritdoc IFederation
@@ -68,10 +80,12 @@ contract Federation is IFederation, AccessControl {
         if (before.currentRound().phase != Phase.Retired) revert NotRetired(predecessor_);
         bytes32 finalHash = before.historyHash();
         bytes32 head = before.headModel();
+        uint64 spent = before.privacy().spent;
         predecessor = predecessor_;
         headModel = head;
-        _record(keccak256(abi.encode(Succeeded.selector, predecessor_, finalHash, head)));
-        emit Succeeded(predecessor_, finalHash, head);
+        _privacy.spent = spent;
+        _record(keccak256(abi.encode(Succeeded.selector, predecessor_, finalHash, head, spent)));
+        emit Succeeded(predecessor_, finalHash, head, spent);
     }
 
     // Membership
@@ -221,7 +235,7 @@ contract Federation is IFederation, AccessControl {
     function openRound(uint24 number) external onlyRole(AGGREGATOR_ROLE) {
         uint24 previous = _round.number;
         if (number != previous + 1) revert WrongRound(previous + 1, number);
-        if (_isUnderWay()) revert WrongPhase(previous, _round.phase);
+        if (_isUnderWay() || _round.phase == Phase.Retired) revert WrongPhase(previous, _round.phase);
         State memory terms = _state;
         if (terms.policyVersion == 0) revert NoPolicy();
         if (terms.epoch == 0) revert NoEpoch();
@@ -306,19 +320,19 @@ contract Federation is IFederation, AccessControl {
     function seal(uint24 number, address[] calldata nodes, bytes calldata reasons) external {
         Round storage current = _requirePhase(number, Phase.Open);
         if (nodes.length != reasons.length) revert LengthMismatch(nodes.length, reasons.length);
-        (bytes32 commitments, uint256 committed, uint256 excluded, uint256 doubled) =
-            _readCommitments(number, nodes, reasons);
-        if (committed != current.committed) revert CommitmentsMissing(number, current.committed, committed);
-        // Whoever is excluded was counted: by transaction, or in the batch.
-        uint256 all = uint256(current.committed) + current.batched;
-        uint256 contributors = all < excluded + doubled ? 0 : all - excluded - doubled;
+        (bytes32 commitments, Tally memory tally) = _readCommitments(number, nodes, reasons);
+        if (tally.committed != current.committed) {
+            revert CommitmentsMissing(number, current.committed, tally.committed);
+        }
+        if (tally.leaves > current.batched) revert CountOutOfRange(tally.leaves, 0, current.batched);
+        uint256 contributors = tally.contributing + current.batched - tally.leaves;
         if (contributors < current.minContributors) {
             revert QuorumNotReached(number, contributors, current.minContributors);
         }
         if (contributors > current.cohort) revert CountOutOfRange(contributors, 0, current.cohort);
         if (!hasRole(AGGREGATOR_ROLE, msg.sender)) {
             _requireOverdue(current);
-            if (excluded != 0) revert ExclusionNotAllowed(number, msg.sender);
+            if (tally.excluded != 0) revert ExclusionNotAllowed(number, msg.sender);
         } else if (contributors != current.cohort && block.timestamp <= current.deadline) {
             revert DeadlineNotReached(number, current.deadline, uint40(block.timestamp));
         }
@@ -439,6 +453,7 @@ contract Federation is IFederation, AccessControl {
         Round storage current = _round;
         if (number == 0 || number != current.number) revert WrongRound(current.number, number);
         if (!_isUnderWay()) revert WrongPhase(number, current.phase);
+        if (reason == REASON_DISAGREEMENT || reason == REASON_DISPUTE) revert ReservedReason(reason);
         if (!hasRole(AGGREGATOR_ROLE, msg.sender)) _requireOverdue(current);
 
         _fail(current, reason);
@@ -653,15 +668,13 @@ contract Federation is IFederation, AccessControl {
         if (!_isMemberOf(node, number)) revert NotInCohort(number, msg.sender);
     }
 
-    /// @dev Returns the hash over the commitments of the nodes that committed by transaction, how many these are, how
-    /// many nodes are excluded, and how many committed in the batch as well.
+    /// @dev Returns the hash over the commitments of the nodes that committed by transaction, and what the list says.
     function _readCommitments(uint24 number, address[] calldata nodes, bytes calldata reasons)
         private
         view
-        returns (bytes32 digest, uint256 committed, uint256 excluded, uint256 doubled)
+        returns (bytes32 digest, Tally memory tally)
     {
         bytes24[] memory commitments = new bytes24[](nodes.length);
-        bool hasBatch = _round.batched != 0;
         address previous = address(0);
         for (uint256 i; i < nodes.length; ++i) {
             address node = nodes[i];
@@ -669,18 +682,17 @@ contract Federation is IFederation, AccessControl {
             previous = node;
             Member storage listed = _members[node];
             uint8 reason = uint8(reasons[i]);
-            bool isCommitted = listed.lastRound == number;
-            if (isCommitted) {
+            bool isExcluded = reason % LEAF_TOO != 0;
+            if (isExcluded) ++tally.excluded;
+            if (listed.lastRound == number) {
                 commitments[i] = listed.commitment;
-                ++committed;
+                ++tally.committed;
+                if (!isExcluded) ++tally.contributing;
+                if (reason >= LEAF_TOO) ++tally.leaves;
+            } else {
+                if (!isExcluded || reason >= LEAF_TOO) revert NotCommitted(number, node);
+                ++tally.leaves;
             }
-            if (reason >= LEAF_TOO) {
-                if (!isCommitted || !hasBatch) revert NotCommitted(number, node);
-                ++doubled;
-            }
-            if (reason % LEAF_TOO != 0) ++excluded;
-            else if (!isCommitted) revert NotCommitted(number, node);
-            if (!isCommitted && !hasBatch) revert NotCommitted(number, node);
         }
         digest = keccak256(abi.encode(commitments));
     }

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from fedproof.errors import ConfigurationError, FedproofError
+from fedproof.anvil import run_anvil
+from fedproof.errors import FedproofError
 from fedproof.local import Event, LocalFederation, LocalPlan
 from fedproof.run_summary import RunSummary
 
@@ -44,7 +42,6 @@ POLICY: Mapping[str, str] = {
 # Signed statements in batches: nodes have so long to object, on the chain's clock, before a round goes on.
 BATCHING: Mapping[str, str | bool] = {"batching": True, "commit-window-s": "120", "attest-window-s": "8"}
 POLL_S = 0.1
-ANVIL_START_S = 20
 
 
 def main() -> int:
@@ -57,7 +54,7 @@ def main() -> int:
         with ExitStack() as stack:
             rpc_url = arguments.rpc_url
             if arguments.chain == "anvil":
-                rpc_url = stack.enter_context(_anvil())
+                rpc_url = stack.enter_context(run_anvil("--block-time", "1"))
             plan = LocalPlan(
                 task=TASK,
                 nodes={name: {"hospital": index, "hospitals": 3} for index, name in enumerate(HOSPITALS)},
@@ -123,35 +120,6 @@ def _parse_arguments() -> argparse.Namespace:
         "--json", action="store_true", help="print one machine-readable summary; progress goes to stderr"
     )
     return parser.parse_args()
-
-
-@contextmanager
-def _anvil() -> Iterator[str]:
-    """Run an anvil that makes a block each second, and yield its address once it answers."""
-    tools = Path(__file__).parents[1] / "contracts" / "node_modules" / ".bin"
-    anvil = shutil.which("anvil", path=tools) or shutil.which("anvil")
-    if anvil is None:
-        raise ConfigurationError("expected Foundry's anvil (make tools, or on the PATH), found none")
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-    command = [anvil, "--port", str(port), "--silent", "--hardfork", "cancun", "--block-time", "1"]
-    with (
-        tempfile.TemporaryDirectory() as home,  # where it leaves its state
-        subprocess.Popen(command, env={**os.environ, "HOME": home}, stdout=subprocess.DEVNULL) as process,
-    ):
-        try:
-            deadline = time.monotonic() + ANVIL_START_S
-            while True:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise ConfigurationError(f"expected {anvil} to answer on port {port}, it does not")
-                time.sleep(POLL_S)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
 
 
 def _watch(federation: LocalFederation, console: Console) -> RunSummary:

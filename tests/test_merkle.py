@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedproof.digests import Digest
-from fedproof.merkle import compute_root, leaf_digest
+from fedproof.errors import DigestMismatch
+from fedproof.merkle import compute_path, compute_root, leaf_digest, verify_path
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=100)
 # The leaves and roots that Certificate Transparency's implementations test against.
@@ -84,3 +85,99 @@ def test_the_sequence_is_left_alone() -> None:
     digests: list[Digest] = [leaf_digest(leaf) for leaf in LEAVES]
     compute_root(digests)
     assert digests == [leaf_digest(leaf) for leaf in LEAVES]
+
+
+# The paths that Certificate Transparency's implementations test against: size, index, siblings.
+PATHS = [
+    (1, 0, []),
+    (
+        8,
+        0,
+        [
+            "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+            "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+            "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+        ],
+    ),
+    (
+        8,
+        5,
+        [
+            "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+            "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        ],
+    ),
+    (3, 2, ["fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"]),
+    (
+        5,
+        1,
+        [
+            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+            "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+            "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+        ],
+    ),
+]
+SIZES = st.integers(min_value=1, max_value=70)
+
+
+def path_by_definition(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """Return the path as RFC 9162, section 2.1.3.1 defines it, by recursion."""
+    if len(leaves) == 1:
+        return []
+    split = 1 << ((len(leaves) - 1).bit_length() - 1)
+    if index < split:
+        return [*path_by_definition(leaves[:split], index), root_by_definition(leaves[split:])]
+    return [*path_by_definition(leaves[split:], index - split), root_by_definition(leaves[:split])]
+
+
+@pytest.mark.parametrize(("size", "index", "siblings"), PATHS)
+def test_public_paths(size: int, index: int, siblings: list[str]) -> None:
+    """The usual leaves have the usual paths."""
+    path = compute_path([leaf_digest(leaf) for leaf in LEAVES[:size]], index)
+    assert [sibling.hex() for sibling in path] == siblings
+
+
+@PROPERTY
+@given(SIZES, st.data())
+def test_path_is_the_recursive_definition_and_leads_to_the_root(size: int, data: st.DataObject) -> None:
+    """Each leaf's path is the one that the RFC defines, and proves the leaf."""
+    index = data.draw(st.integers(0, size - 1))
+    leaves = [bytes([number]) for number in range(size)]
+    digests = [leaf_digest(leaf) for leaf in leaves]
+    path = compute_path(digests, index)
+    assert list(path) == path_by_definition(leaves, index)
+    verify_path(compute_root(digests), size=size, index=index, leaf=leaves[index], path=path)
+
+
+@PROPERTY
+@given(SIZES, st.data())
+def test_a_path_proves_one_leaf_at_one_index(size: int, data: st.DataObject) -> None:
+    """Another index, another leaf, a path that is cut, longer or altered: none leads to the root."""
+    index = data.draw(st.integers(0, size - 1))
+    digests = [leaf_digest(bytes([number])) for number in range(size)]
+    root, path = compute_root(digests), compute_path(digests, index)
+    forged = [(other, bytes([index]), path) for other in range(-1, size + 1) if other != index]
+    forged += [(index, bytes([size]), path), (index, bytes([index]), (*path, digests[0]))]
+    forged += [(index, bytes([index]), path[:cut]) for cut in range(len(path))]
+    forged += [(index, bytes([index]), (*path[:at], root, *path[at + 1 :])) for at in range(len(path))]
+    for claimed, leaf, siblings in forged:
+        with pytest.raises(DigestMismatch, match=f"leaf {claimed} of {size}: expected "):
+            verify_path(root, size=size, index=claimed, leaf=leaf, path=siblings)
+
+
+def test_another_size_is_another_path_or_index() -> None:
+    """The last leaf of a tree of three cannot be shown with the sizes two and five."""
+    digests = [leaf_digest(leaf) for leaf in LEAVES[:3]]
+    root, path = compute_root(digests), compute_path(digests, 2)
+    for size in (2, 5):
+        with pytest.raises(DigestMismatch):
+            verify_path(root, size=size, index=2, leaf=LEAVES[2], path=path)
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_there_is_no_path_of_a_leaf_that_is_not_there(index: int) -> None:
+    """An index outside the tree is refused."""
+    with pytest.raises(IndexError, match=f"expected a leaf from 0 to 2, got {index}"):
+        compute_path([leaf_digest(leaf) for leaf in LEAVES[:3]], index)

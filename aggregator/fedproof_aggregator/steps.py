@@ -159,7 +159,7 @@ def choose_finalise(
     counts = Counter(models.values())
     if len(counts) > 1:
         names = "; ".join(f"{checksum_address(node)}: {model.hex()}" for node, model in models.items())
-        return Fail(FailureReason.DISAGREEMENT, f"expected equal attestations, got {names}")
+        return Fail(FailureReason.SIGNATURES_DIFFER, f"expected equal attestations, got {names}")
     model, count = next(iter(counts.items()), (None, 0))
     if model is not None and count >= policy.attestation_quorum:
         # After the deadline the contract takes no attestation that the grace could wait for.

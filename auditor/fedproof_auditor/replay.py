@@ -96,6 +96,7 @@ class _Walk:
                 place = f"after {index} events"
                 self._expect(index == 2, "Succeeded", expected="after 2 events, of the roles", got=place)
                 self.chronicle.succeeded, self.chronicle.head_model = event, event.head_model
+                self._privacy_spent = event.privacy_spent
             case _ if isinstance(event, RoundEvent):
                 self._take_round_event(event, time)
 

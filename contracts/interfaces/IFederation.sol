@@ -46,7 +46,7 @@ interface IFederation {
     /// @param attestWindow Seconds that nodes have to answer: from the aggregate to the deadline for attestations, from
     /// the anchoring of a batch to the end of the commitments, and from a proposed result to its finalisation.
     /// @param batching Whether the aggregator may anchor signed commitments and propose signed results. What they hold
-    /// is checked by the nodes and not by the contract: any node of the cohort may object within `attestWindow`.
+    /// is checked by the nodes and not by the contract: any node of the cohort may object, for at least `attestWindow`.
     /// @param privacyCost What one round adds to the privacy spent, in the unit of the policy document.
     /// @param privacyBudget What all rounds together may spend; 0 where rounds are not accounted for.
     struct Policy {
@@ -103,7 +103,7 @@ interface IFederation {
     /// @param cohort How many nodes were admitted when it opened. Nobody joins or loses a cohort afterwards.
     /// @param committed How many nodes committed by their own transactions.
     /// @param batched How many commitments the anchored batch holds.
-    /// @param attested How many nodes attested by their own transactions.
+    /// @param attested How many nodes attested its candidate by their own transactions, before it was over.
     struct Round {
         uint24 number;
         Phase phase;
@@ -181,8 +181,8 @@ interface IFederation {
     event CheckpointReleased(bytes32 headModel, bytes32 fileDigest);
     /// @notice No more rounds open here.
     event Retired(bytes32 headModel);
-    /// @notice This ledger goes on from the head of a retired one.
-    event Succeeded(address indexed predecessor, bytes32 historyHash, bytes32 headModel);
+    /// @notice This ledger goes on from the head of a retired one, and from what its rounds have spent.
+    event Succeeded(address indexed predecessor, bytes32 historyHash, bytes32 headModel, uint64 privacySpent);
 
     error NotAdmitted(address node, MemberStatus status);
     error WrongStatus(address node, MemberStatus expected, MemberStatus actual);
@@ -219,6 +219,8 @@ interface IFederation {
     error ModelsDiffer(uint24 round, bytes32 attested, bytes32 given);
     error InvalidSignature(uint24 round, address node);
     error BudgetExceeded(uint24 round, uint256 needed, uint256 budget);
+    /// @notice The contract alone gives a round up for a disagreement or a dispute.
+    error ReservedReason(uint8 reason);
     error NotRetired(address predecessor);
     error ZeroDigest();
     error ZeroAddress();

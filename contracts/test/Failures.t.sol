@@ -43,7 +43,7 @@ contract FailuresTest is FederationTest {
         reachSealed();
         assertFailed(IFederation.Phase.Sealed, 0);
         reachAggregated();
-        assertFailed(IFederation.Phase.Aggregated, 5);
+        assertFailed(IFederation.Phase.Aggregated, 4);
         reachProposed();
         assertFailed(IFederation.Phase.Proposed, 255);
         assertEq(federation.headModel(), GENESIS);
@@ -59,6 +59,20 @@ contract FailuresTest is FederationTest {
         assertFailedOnceOverdue(IFederation.Phase.Aggregated);
         reachProposed();
         assertFailedOnceOverdue(IFederation.Phase.Proposed);
+    }
+
+    /// @notice Nobody gives a round up for a disagreement or a dispute that there was not.
+    function test_fail_refuses_the_contracts_own_reasons() public {
+        open();
+        for (uint8 reason = 5; reason < 7; ++reason) {
+            assertRefused(
+                aggregator,
+                abi.encodeCall(IFederation.fail, (1, reason)),
+                abi.encodeWithSelector(IFederation.ReservedReason.selector, reason)
+            );
+        }
+        vm.prank(aggregator);
+        federation.fail(1, 7);
     }
 
     /// @notice Nobody gives up another round than the newest, and none before the first.

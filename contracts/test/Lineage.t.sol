@@ -83,20 +83,24 @@ contract LineageTest is FederationTest {
 
     /// @notice A successor goes on from the head and the history of a retired ledger.
     function test_constructor_links_back_to_a_retired_ledger() public {
-        prepare();
+        IFederation.Policy memory policy = makePolicy();
+        (policy.privacyCost, policy.privacyBudget) = (7, 70);
+        prepare(policy);
         reachRetired();
         IFederation before = federation;
         bytes32 finalHash = before.historyHash();
         vm.expectEmit();
-        emit IFederation.Succeeded(address(before), finalHash, MODEL);
+        emit IFederation.Succeeded(address(before), finalHash, MODEL, 7);
         federation = deploy(address(before));
         assertEq(federation.predecessor(), address(before));
         assertEq(federation.headModel(), MODEL);
         bytes32 topic = IAccessControl.RoleGranted.selector;
         bytes32 history = chain(0, abi.encode(topic, bytes32(0), admin, address(this)));
         history = chain(history, abi.encode(topic, keccak256("AGGREGATOR_ROLE"), aggregator, address(this)));
-        history = chain(history, abi.encode(IFederation.Succeeded.selector, before, finalHash, MODEL));
+        history = chain(history, abi.encode(IFederation.Succeeded.selector, before, finalHash, MODEL, 7));
         assertEq(federation.historyHash(), history);
+
+        assertEq(federation.privacy().spent, 7);
 
         // Its first policy needs no model, and cannot replace the head.
         round = 0;

@@ -168,9 +168,7 @@ contract SealTest is FederationTest {
         commitFirst(4);
         vm.warp(federation.currentRound().deadline + 1);
         assertSealRefused(
-            list(0, 5),
-            mark(5, 4, MISSING),
-            abi.encodeWithSelector(IFederation.NotCommitted.selector, 1, nodes[4].addr)
+            list(0, 5), mark(5, 4, MISSING), abi.encodeWithSelector(IFederation.CountOutOfRange.selector, 1, 0, 0)
         );
     }
 
@@ -194,14 +192,19 @@ contract SealTest is FederationTest {
         federation.seal(1, list(0, 2), mark(2, 0, LEAF_TOO, 1, LEAF_TOO));
     }
 
-    /// @notice Without a batch no node has a leaf in it.
-    function test_seal_refuses_doubled_nodes_without_a_batch() public {
+    /// @notice As many leaves can be doubled as the batch has, and no more; without a batch, none.
+    function test_seal_refuses_more_doubled_nodes_than_leaves() public {
         commitFirst(5);
         assertSealRefused(
-            list(0, 5),
-            mark(5, 0, LEAF_TOO),
-            abi.encodeWithSelector(IFederation.NotCommitted.selector, 1, nodes[0].addr)
+            list(0, 5), mark(5, 0, LEAF_TOO), abi.encodeWithSelector(IFederation.CountOutOfRange.selector, 1, 0, 0)
         );
+        anchor(1);
+        assertSealRefused(
+            list(0, 5),
+            mark(5, 0, LEAF_TOO, 1, LEAF_TOO),
+            abi.encodeWithSelector(IFederation.CountOutOfRange.selector, 2, 0, 1)
+        );
+        seal(list(0, 5), mark(5, 0, LEAF_TOO));
     }
 
     /// @notice A doubled node that is excluded loses both, its leaf and its transaction.
@@ -214,11 +217,16 @@ contract SealTest is FederationTest {
         seal(list(0, 2), mark(2, 0, 0x81));
     }
 
-    /// @notice More exclusions than commitments leave nobody.
-    function test_seal_refuses_more_exclusions_than_commitments() public {
+    /// @notice No more leaves can be excluded than the batch has.
+    function test_seal_refuses_more_exclusions_than_leaves() public {
         anchor(1);
+        commitFirst(2);
         vm.warp(federation.currentRound().deadline + 1);
-        assertSealRefused(list(0, 2), mark(2, 0, MISSING, 1, MISSING), quorumNotReached(0));
+        bytes memory reasons = mark(4, 2, MISSING, 3, MISSING);
+        assertSealRefused(
+            list(0, 4), reasons, abi.encodeWithSelector(IFederation.CountOutOfRange.selector, 2, 0, 1)
+        );
+        seal(list(0, 3), mark(3, 2, MISSING));
     }
 
     /// @notice Once the overdue window has passed anyone may seal, and not a second before.

@@ -21,7 +21,8 @@ from fedproof.ledger.endpoints import connect_endpoints
 from fedproof.ledger.events import Event, FailureReason, MemberStatus, Phase, Subject
 from fedproof.ledger.finality import Finality, find_final_tag
 from fedproof.ledger.history import History
-from fedproof.ledger.outbox import Outbox, SendingRules
+from fedproof.ledger.outbox import Outbox
+from fedproof.ledger.sending import SendingRules
 from fedproof.ledger.signer import KeystoreSigner, Signer
 
 if TYPE_CHECKING:
@@ -259,12 +260,15 @@ class Ledger:
                 "toBlock": BlockNumber(last),
             }
 
-            def request(web3: Web3, query: FilterParams = query) -> list[Event]:
+            def request(web3: Web3, query: FilterParams = query) -> tuple[bytes, list[Event]]:
+                # One that lags may leave out the events of blocks that it does not know, and say nothing.
+                is_one = self._endpoint.members == 1
+                known = b"" if is_one else bytes(web3.eth.get_block(query["toBlock"])["hash"])
                 with reading_answer("eth_getLogs"):
-                    return _decode_logs(web3.eth.get_logs(query))
+                    return known, _decode_logs(web3.eth.get_logs(query))
 
             # The running hash covers a commitment only from its round's seal on.
-            events += self._endpoint.agree("eth_getLogs", request)
+            events += self._endpoint.agree("eth_getLogs", request)[1]
         return events
 
     def catch_up(
@@ -533,7 +537,7 @@ class Ledger:
         return self._endpoint.agree("eth_getBlockByNumber", request)
 
     def _agreed_history_hash(self, at_block: int, block_hash: Digest | None) -> Digest:
-        """Return the running hash as it was after a block; where several have to agree, of that very block."""
+        """Return the running hash as it was after a block; of several endpoints, after that very block."""
         call: TxParams = {"to": self._address, "data": self._history_hash_call}
         is_one = self._endpoint.members == 1
 
@@ -544,8 +548,8 @@ class Ledger:
         found, answer = self._endpoint.agree("historyHash", request)
         if not is_one and block_hash not in (None, found):
             raise HistoryBroken(
-                f"block {at_block}: expected hash 0x{(block_hash or b'').hex()}, got 0x{(found or b'').hex()}: "
-                "the chain has been reorganised"
+                f"block {at_block}: expected hash 0x{(block_hash or b'').hex()}, "
+                f"got 0x{(found or b'').hex()}: the chain has been reorganised"
             )
         if len(answer) not in (0, 32):  # none before the contract was there
             raise LedgerError(f"{self._endpoint.url}: historyHash: expected 32 bytes, got {len(answer)}")

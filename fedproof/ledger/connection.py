@@ -9,7 +9,7 @@ from fedproof.config import ChainConfig
 from fedproof.errors import ConfigurationError
 from fedproof.keys.wallet import load_wallet
 from fedproof.ledger.client import Ledger
-from fedproof.ledger.outbox import SendingRules
+from fedproof.ledger.sending import SendingRules
 from fedproof.ledger.signer import KeystoreSigner, RemoteSigner, Signer
 
 OUTBOX_FILE = "outbox.sqlite"

@@ -141,6 +141,14 @@ class Endpoint:
         """
         return self.ask(what, lambda: request(self.web3))
 
+    def reach(self, _what: str, request: Callable[[Endpoint], int]) -> int:
+        """Return the highest number that as many endpoints as have to agree reach: what this one answers.
+
+        Raises:
+            LedgerError: as `ask`.
+        """
+        return request(self)
+
     def height(self, tag: Literal["latest", "finalized"] = "latest") -> int:
         """Return the newest block's number, or that of the newest which the chain says is final.
 

@@ -181,34 +181,51 @@ class Endpoints(Endpoint):
             raise failure
         return answers[0]
 
+    def reach(self, what: str, request: Callable[[Endpoint], int]) -> int:
+        """Return the highest number that as many endpoints as have to agree reach.
+
+        Raises:
+            LedgerUnreachable: too few answer.
+        """
+        return self._reach(self._ask_each(what, request))
+
     def height(self, tag: Literal["latest", "finalized"] = "latest") -> int:
         """Return the highest block's number that as many endpoints as have to agree know of.
 
         Raises:
             LedgerUnreachable: too few answer.
         """
-        heights: dict[Endpoint, int] = {}
+        heights = self._ask_each("eth_blockNumber", lambda member: member.height(tag))
+        height = self._reach(heights)
+        for member, own in heights.items():
+            if own + MOST_BLOCKS_BEHIND < height:
+                self._roster.rest(member, "endpoint_lags", f"its newest block is {own}, others know {height}")
+        return height
+
+    def _reach(self, numbers: dict[Endpoint, int]) -> int:
+        return sorted(numbers.values(), reverse=True)[self._agreement - 1]
+
+    def _ask_each(self, what: str, request: Callable[[Endpoint], int]) -> dict[Endpoint, int]:
+        """Return what the endpoints answer that do not rest, and as many others as are needed."""
+        numbers: dict[Endpoint, int] = {}
         failures: list[str] = []
+        awake = self._roster.awake()
         for member in self._roster.in_order():
-            if len(heights) >= self._agreement and member not in self._roster.awake():
+            if len(numbers) >= self._agreement and member not in awake:
                 break
             try:
-                heights[member] = member.height(tag)
+                numbers[member] = request(member)
             except LedgerUnreachable as error:
                 self._roster.rest(member, "endpoint_silent", str(error))
                 failures.append(str(error))
             except LedgerError as error:
                 failures.append(str(error))
-        if len(heights) < self._agreement:
+        if len(numbers) < self._agreement:
             raise LedgerUnreachable(
-                f"{self.url}: expected {self._agreement} to know the newest block, got {len(heights)}: "
+                f"{self.url}: {what}: expected an answer of {self._agreement}, got {len(numbers)}: "
                 + "; ".join(failures)
             )
-        height = sorted(heights.values(), reverse=True)[self._agreement - 1]
-        for member, own in heights.items():
-            if own + MOST_BLOCKS_BEHIND < height:
-                self._roster.rest(member, "endpoint_lags", f"its newest block is {own}, others know {height}")
-        return height
+        return numbers
 
     def distrust(self, reason: str) -> bool:
         """Ask the endpoint last that is asked first now; return whether there was another one."""

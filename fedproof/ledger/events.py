@@ -64,9 +64,10 @@ class FailureReason(IntEnum):
     NO_AGGREGATE = 2
     NO_QUORUM = 3
     ABANDONED = 4
-    # The contract gives these by itself.
+    # These two the contract gives by itself, and takes from nobody.
     DISAGREEMENT = 5
     DISPUTE = 6
+    SIGNATURES_DIFFER = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,11 +343,12 @@ class Retired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded(Event):
-    """This ledger goes on from the head of a retired one, whose history ended in a hash."""
+    """This ledger goes on from a retired one: from its head, its history's hash, and what its rounds spent."""
 
     predecessor: Address
     history_hash: Digest
     head_model: Digest
+    privacy_spent: int
 
 
 EVENT_TYPES: tuple[type[Event], ...] = (

@@ -9,6 +9,7 @@ from web3.types import RPCEndpoint
 
 from fedproof.errors import LedgerError
 from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.transactions import as_int64
 
 _DEFAULT_TIP = 10**9
 _GWEI = 10**9
@@ -29,7 +30,7 @@ def suggest_fees(endpoint: Endpoint, *, ceiling: int) -> Fees:
     eth = endpoint.web3.eth
     base = endpoint.ask("eth_getBlockByNumber", lambda: eth.get_block("latest").get("baseFeePerGas"))
     if base is None:
-        price = int(endpoint.ask("eth_gasPrice", lambda: eth.gas_price))
+        price = as_int64(endpoint.ask("eth_gasPrice", lambda: eth.gas_price), "gas price")
         _verify_ceiling(price, ceiling, where=f"{endpoint.url}: gas price")
         return {"gasPrice": price}
 
@@ -41,10 +42,11 @@ def suggest_fees(endpoint: Endpoint, *, ceiling: int) -> Fees:
             return _DEFAULT_TIP
         return int(tip, 16) if isinstance(tip, str) else int(tip)
 
-    tip = endpoint.ask("eth_maxPriorityFeePerGas", request)
-    _verify_ceiling(int(base) + tip, ceiling, where=f"{endpoint.url}: base fee and tip")
+    base_fee = as_int64(base, "base fee")
+    tip = as_int64(endpoint.ask("eth_maxPriorityFeePerGas", request), "tip")
+    _verify_ceiling(base_fee + tip, ceiling, where=f"{endpoint.url}: base fee and tip")
     # The base fee grows by an eighth a block at most: twice as much lasts for six full blocks.
-    return {"maxFeePerGas": min(2 * int(base) + tip, ceiling), "maxPriorityFeePerGas": tip}
+    return {"maxFeePerGas": min(2 * base_fee + tip, ceiling), "maxPriorityFeePerGas": tip}
 
 
 def raise_fees(fees: Fees, suggested: Fees, *, ceiling: int, where: str) -> Fees:

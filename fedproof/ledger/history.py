@@ -222,6 +222,7 @@ class History:
                 self.is_retired = True
             case Succeeded():
                 self.predecessor, self.head_model = event.predecessor, event.head_model
+                self.privacy_spent = event.privacy_spent
 
     def _apply_membership(
         self, event: MemberApplied | MemberAdmitted | MemberSuspended | MemberLeft | KeysRotated

@@ -12,8 +12,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import structlog
@@ -26,32 +24,16 @@ from fedproof.digests import checksum_address
 from fedproof.errors import LedgerError, LedgerUnreachable
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.fees import raise_fees, suggest_fees
-from fedproof.ledger.finality import Finality, find_final_number, find_final_tag
-from fedproof.ledger.outbox_file import OutboxFile, Sending, SendingState
+from fedproof.ledger.finality import find_final_number, find_final_tag
+from fedproof.ledger.outbox_file import OutboxFile
 from fedproof.ledger.reverts import decode_revert
+from fedproof.ledger.sending import Sending, SendingRules, SendingState
 from fedproof.ledger.signer import Signer
 from fedproof.ledger.transactions import as_int64, count_transactions, find_receipt, hand_over, is_known
 
 _NONCE_ATTEMPTS = 4
 _FIRST_POLL_S = 0.05
 _LAST_POLL_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class SendingRules:
-    """How a wallet's transactions are sent.
-
-    Attributes:
-        path: the wallet's outbox file; without one, a crash forgets what was under way.
-        finality: which block ends the watch over a transaction.
-        replace_after_s: how long one may stay unmined before it is sent again, or its fees are raised.
-        max_fee_gwei: most that a unit of gas may cost, base fee and tip together.
-    """
-
-    path: Path | None = None
-    finality: Finality = "latest"
-    replace_after_s: float = 30.0
-    max_fee_gwei: float = 500.0
 
 
 class Outbox:
@@ -261,7 +243,7 @@ class Outbox:
             return self._file.note(sending, SendingState.SUPERSEDED)
         newest = sending.versions[0]
         if not is_known(self._endpoint, newest.signed.hash):
-            self._log.warning("transaction_dropped", what=sending.what, transaction=newest.signed.hash)
+            self._log.warning("transaction_sent_again", what=sending.what, transaction=newest.signed.hash)
             try:
                 if self._offer(sending):
                     return self._file.load(sending.number)

@@ -1,12 +1,5 @@
 """The outbox on the disk: what one wallet has signed, under which nonces, and what became of it.
 
-    prepared    signed and on the disk; nobody may have been given it.
-    pending     an endpoint took it.
-    mined       in a block that may still go.
-    final       in a block that finality covers.
-    reverted    mined, and the contract refused.
-    superseded  another transaction has its nonce for good, or the chain refused it.
-
 One SQLite file for each wallet, shared by all its processes; without a path, a database in memory.
 """
 
@@ -19,13 +12,12 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fedproof.digests import Address, Digest, as_address, checksum_address
 from fedproof.errors import ConfigurationError
+from fedproof.ledger.sending import Sending, SendingState, Version
 from fedproof.ledger.signer import Signed
 
 _LOCK_WAIT_S = 60.0  # longer than a remote signer may take while it is held
@@ -51,54 +43,6 @@ COMMIT;
 """
 _COLUMNS = "SELECT number, key, what, call, nonce, state, block FROM sendings"
 _UNSETTLED = "state IN ('prepared', 'pending', 'mined')"
-
-
-class SendingState(StrEnum):
-    """What became of a sending; see the module's docstring."""
-
-    PREPARED = "prepared"
-    PENDING = "pending"
-    MINED = "mined"
-    FINAL = "final"
-    REVERTED = "reverted"
-    SUPERSEDED = "superseded"
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A sending under certain fees; versions share one nonce, so that only one of them can be mined.
-
-    Attributes:
-        fees: the transaction's fee fields, in wei.
-        made: the Unix time at which it was signed.
-    """
-
-    signed: Signed
-    fees: Mapping[str, int]
-    made: float
-
-
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """One call on its way to the chain.
-
-    Attributes:
-        number: which one in the file.
-        key: the caller's name for it; of one key at most one sending is neither reverted nor superseded.
-        what: its purpose, for messages.
-        call: the transaction's fields, except nonce and fees.
-        block: number of the block that it was seen in last.
-        versions: newest first; at least one.
-    """
-
-    number: int
-    key: str
-    what: str
-    call: Mapping[str, Any]
-    nonce: int
-    state: SendingState
-    block: int | None
-    versions: tuple[Version, ...]
 
 
 class Mark(NamedTuple):
@@ -148,7 +92,7 @@ class OutboxFile:
     def load(self, number: int) -> Sending:
         """Return a sending as it is now."""
         with self._lock:
-            return self._load(f"{_COLUMNS} WHERE number = ?", number)[0]
+            return self._get(number)
 
     def unsettled(self) -> list[Sending]:
         """Return what may still change: prepared, pending and mined, by nonce."""
@@ -209,26 +153,23 @@ class OutboxFile:
             )
             number = int(cursor.lastrowid or 0)
             self._insert(number, signed, fees)
-            return self._load(f"{_COLUMNS} WHERE number = ?", number)[0]
+            return self._get(number)
 
     def replace(
         self, sending: Sending, fees: Mapping[str, int], *, sign: Callable[[Mapping[str, Any]], Signed]
     ) -> Sending:
         """Add a version with other fees, unless another process has done so meanwhile."""
         with self._transaction():
-            current = self._load(f"{_COLUMNS} WHERE number = ?", sending.number)[0]
+            current = self._get(sending.number)
             if len(current.versions) == len(sending.versions):
                 signed = sign({**sending.call, **fees, "nonce": sending.nonce})
                 self._insert(sending.number, signed, fees)
-            return self._load(f"{_COLUMNS} WHERE number = ?", sending.number)[0]
+            return self._get(sending.number)
 
     def note(self, sending: Sending, state: SendingState, *, block: int | None = None) -> Sending:
         """Record what became of a sending, and return it."""
-        with self._transaction() as database:
-            database.execute(
-                "UPDATE sendings SET state = ?, block = ? WHERE number = ?", (state, block, sending.number)
-            )
-            return self._load(f"{_COLUMNS} WHERE number = ?", sending.number)[0]
+        with self._transaction():
+            return self._note(sending, state, block)
 
     def note_offered(self, sending: Sending) -> None:
         """Record that an endpoint has it, unless more is known already."""
@@ -246,10 +187,7 @@ class OutboxFile:
                 (sending.nonce, sending.number),
             ).fetchone()
             state = SendingState.PENDING if rival is None else SendingState.SUPERSEDED
-            database.execute(
-                "UPDATE sendings SET state = ?, block = NULL WHERE number = ?", (state, sending.number)
-            )
-            return self._load(f"{_COLUMNS} WHERE number = ?", sending.number)[0]
+            return self._note(sending, state, None)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -265,6 +203,11 @@ class OutboxFile:
                     self._database.execute("ROLLBACK")
                 raise
 
+    def _note(self, sending: Sending, state: SendingState, block: int | None) -> Sending:
+        values = (state, block, sending.number)
+        self._database.execute("UPDATE sendings SET state = ?, block = ? WHERE number = ?", values)
+        return self._get(sending.number)
+
     def _insert(self, number: int, signed: Signed, fees: Mapping[str, int]) -> None:
         self._database.execute(
             "INSERT INTO transactions (sending, hash, raw, fees, made) VALUES (?, ?, ?, ?, ?)",
@@ -275,6 +218,9 @@ class OutboxFile:
         live = "state NOT IN ('reverted', 'superseded')"
         found = self._load(f"{_COLUMNS} WHERE key = ? AND {live}", key)
         return found[0] if found else None
+
+    def _get(self, number: int) -> Sending:
+        return self._load(f"{_COLUMNS} WHERE number = ?", number)[0]
 
     def _load(self, query: str, *parameters: object) -> list[Sending]:
         return [

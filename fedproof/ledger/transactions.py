@@ -68,12 +68,17 @@ def is_known(endpoint: Endpoint, transaction_hash: bytes) -> bool:
 def count_transactions(endpoint: Endpoint, sender: ChecksumAddress, block: BlockIdentifier) -> int:
     """Return the first nonce of an account that is free after a block, or after the pool ("pending").
 
+    An endpoint that lies cannot raise it alone: the account's transactions would wait for those in between.
+
     Raises:
         LedgerError: as `Endpoint.ask`.
     """
-    eth = endpoint.web3.eth
-    count = endpoint.ask("eth_getTransactionCount", lambda: eth.get_transaction_count(sender, block))
-    return as_int64(count, "eth_getTransactionCount")
+
+    def request(member: Endpoint) -> int:
+        eth = member.web3.eth
+        return member.ask("eth_getTransactionCount", lambda: eth.get_transaction_count(sender, block))
+
+    return as_int64(endpoint.reach("eth_getTransactionCount", request), "eth_getTransactionCount")
 
 
 def find_receipt(web3: Web3, transaction_hash: bytes) -> TxReceipt | None:
@@ -94,6 +99,6 @@ def as_int64(number: object, what: str) -> int:
     Raises:
         LedgerError: it is not.
     """
-    if not isinstance(number, int) or not 0 <= number < 1 << 63:
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << 63:
         raise LedgerError(f"{what}: expected a number from 0 to 2^63 - 1, got another answer")
     return number

@@ -79,7 +79,7 @@ class Attester:
         self._journal.advance(number, Stage.ATTESTED)
 
     def contradict(self, record: RoundRecord, model: Digest, history: History) -> None:
-        """Let everybody see that this node's model is another than the result, if the ledger still takes it."""
+        """Say on the ledger, where it still takes it, that this node's model is another than the result."""
         node = self._membership.node
         if _is_newest(record, history) and node in record.cohort and node not in record.attestations:
             self._send(record.number, model)

@@ -26,6 +26,7 @@ from fedproof.ledger.history import History
 from fedproof.ledger.rounds import RoundRecord
 from fedproof.model import Model
 from fedproof.wire.aggregation_pb2 import Header
+from fedproof_node.attestation import Attester
 from fedproof_node.batches import Batches
 from fedproof_node.config import VerifyConfig
 from fedproof_node.epoch import KeyRing

@@ -114,8 +114,7 @@ class Contributor:
         entry = self._journal.entry(number)
         root = _require(entry.update_root)
         if self._batches.is_left_out(record):
-            # Of the batch; or the chain was reorganised, or the endpoint lags: the same root again is not a second
-            # update.
+            # Or the chain was reorganised, or the endpoint lags: the same root again is not a second update.
             self._commit_root(record, root, examples=entry.examples)
         self._log.info("phase", round=number, phase="uploading")
         try:

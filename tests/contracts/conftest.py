@@ -1,60 +1,55 @@
-"""A federation on a chain in memory, at the stages that the contract's tests begin from."""
+"""A ledger at the stages that the contract's tests begin from; the model of it makes every call as well."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from tests.chain import Federation, MemoryChain
-
-
-@pytest.fixture(scope="module")
-def deployed() -> Federation:
-    """The bare contract: nobody has registered."""
-    return Federation(MemoryChain())
+from tests.contracts.differential import Pair, prepare
+from tests.contracts.histories import DIGESTS, START
+from tests.contracts.signing import AGGREGATOR, NODES
 
 
 @pytest.fixture
-def bare(deployed: Federation) -> Iterator[Federation]:
-    """The bare contract, taken back to where it was after the test."""
-    with deployed.chain.rolled_back():
-        yield deployed
+def begin() -> Iterator[Callable[[str], Pair]]:
+    """Return a pair at one of the stages of `make_stages`, taken back to it after the test."""
+    with ExitStack() as stack:
 
+        def start(stage: str) -> Pair:
+            pair = prepare(stage)
+            stack.enter_context(pair.rolled_back())
+            return pair
 
-@pytest.fixture(scope="module")
-def prepared() -> Federation:
-    """Three admitted nodes, a policy and an epoch; no round yet."""
-    federation = Federation(MemoryChain())
-    federation.admit_all()
-    federation.adopt_policy()
-    federation.publish_epoch()
-    return federation
+        yield start
 
 
 @pytest.fixture
-def ready(prepared: Federation) -> Iterator[Federation]:
-    """The prepared federation, taken back to where it was after the test."""
-    with prepared.chain.rolled_back():
-        yield prepared
+def ready(begin: Callable[[str], Pair]) -> Pair:
+    """Five admitted nodes, a policy without batches, and an epoch; no round yet."""
+    return begin("direct")
 
 
 @pytest.fixture
-def opened(ready: Federation) -> Federation:
-    """Round 1 is open."""
-    ready.aggregator.open_round(1)
+def opened(ready: Pair) -> Pair:
+    """Round 1 is open until COMMIT_WINDOW seconds later."""
+    ready.act(AGGREGATOR, "openRound", 1, at=START)
     return ready
 
 
 @pytest.fixture
-def sealed(opened: Federation) -> Federation:
-    """Round 1 is sealed with all three nodes."""
-    opened.aggregator.seal(1, opened.commit(0, 1, 2))
+def sealed(opened: Pair) -> Pair:
+    """Round 1 is sealed with all five nodes, until AGGREGATE_END."""
+    for node in NODES[:5]:
+        opened.act(node, "commit", 1, DIGESTS[0], 7, at=START)
+    opened.act(AGGREGATOR, "seal", 1, NODES[:5], bytes(5), at=START)
     return opened
 
 
 @pytest.fixture
-def aggregated(sealed: Federation) -> Federation:
-    """Round 1 has its aggregate."""
-    sealed.aggregator.publish_aggregate(1, b"\x01" * 32)
+def aggregated(sealed: Pair) -> Pair:
+    """Round 1 has its aggregate, and time to attest until ATTEST_END."""
+    sealed.act(AGGREGATOR, "publishAggregate", 1, DIGESTS[0], at=START)
     return sealed
+

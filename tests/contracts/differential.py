@@ -65,6 +65,23 @@ class Pair:
         assert by_model == by_contract, f"the model: {by_model}\nthe contract: {by_contract}"
         return by_contract
 
+    def act(self, sender: Address, function: str, *arguments: Any, at: int) -> Sequence[Event]:
+        """Make a call at a Unix time and return its events.
+
+        Raises:
+            Refused: the contract and the model refuse it.
+            AssertionError: they differ.
+        """
+        outcome = self.make(Call(sender, at, function, arguments))
+        if isinstance(outcome, tuple):
+            name, values = outcome
+            raise Refused(name, *values)
+        return outcome
+
+    def view(self, view: str, *about: Address) -> Any:
+        """Return what the contract answers, as the client would."""
+        return read_answer(view, self._machine.view(view, *about))
+
     def compare_views(self) -> None:
         """Ask both for all that there is to see.
 
@@ -72,7 +89,7 @@ class Pair:
             AssertionError: they answer differently.
         """
         for (view, *about), by_model in answer_all(self.model).items():
-            by_contract = read_answer(view, self._machine.view(view, *about))
+            by_contract = self.view(view, *about)
             assert by_model == by_contract, (
                 f"{view}{about}\nthe model: {by_model}\nthe contract: {by_contract}"
             )
@@ -141,7 +158,7 @@ def play(stage: str, calls: Sequence[Call]) -> Counter[str]:
 
 
 def _play(stage: str, write_calls: Callable[[Pair], Iterator[Call]], tally: Counter[str]) -> None:
-    pair = _prepare(stage)
+    pair = prepare(stage)
     with pair.rolled_back():
         for call in write_calls(pair):
             outcome = pair.make(call)
@@ -162,7 +179,8 @@ def _shorten(stage: str, calls: list[Call]) -> list[Call]:
 
 
 @cache
-def _prepare(stage: str) -> Pair:
+def prepare(stage: str) -> Pair:
+    """Return a pair that stands where histories begin; it is everybody's, so what one does is rolled back."""
     pair = Pair()
     for call in make_stages()[stage]:
         outcome = pair.make(call)

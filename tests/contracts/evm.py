@@ -25,7 +25,7 @@ from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.encoding import decode_event
 from fedproof.ledger.events import Event
 from fedproof.ledger.reverts import decode_revert
-from tests.contracts.signing import CHAIN_ID
+from tests.contracts.signing import ADMIN, AGGREGATOR, CHAIN_ID, WALLET, WALLET_CODE
 
 NOBODY = Address(bytes(20))
 GAS = 30_000_000
@@ -63,6 +63,14 @@ class Machine:
         )
         self._state = CancunVM.get_state_class()(AtomicDB(), self._context, BLANK_ROOT_HASH)
         self.contract = NOBODY
+
+    @classmethod
+    def with_ledger(cls) -> Machine:
+        """Return a machine where the contract and an organisation's wallet stand."""
+        machine = cls()
+        machine.place(WALLET, WALLET_CODE)
+        machine.deploy(Address(b"\xfe" * 20), ADMIN, 1000, (ADMIN, AGGREGATOR, NOBODY))
+        return machine
 
     @contextmanager
     def rolled_back(self) -> Iterator[None]:

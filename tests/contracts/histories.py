@@ -17,6 +17,7 @@ from fedproof.ledger.events import (
     AGGREGATOR_ROLE,
     DEFAULT_ADMIN_ROLE,
     LEAF_TOO,
+    FailureReason,
     MemberStatus,
     OnChainPolicy,
     Phase,
@@ -41,6 +42,8 @@ POLICY = OnChainPolicy(
     privacy_cost=0,
     privacy_budget=0,
 )
+START = 1000
+"""Unix time at which histories begin."""
 MOST_UINT64 = 2**64 - 1
 OF_ADMIN = (
     "admit",
@@ -85,30 +88,37 @@ class Call:
 
 def make_stages() -> dict[str, list[Call]]:
     """Return the calls that lead to where histories begin, by name."""
-    deployed = [Call(ADMIN, 1000, "constructor", (ADMIN, AGGREGATOR, NOBODY))]
+    deployed = [Call(ADMIN, START, "constructor", (ADMIN, AGGREGATOR, NOBODY))]
     admitted = [
         call
         for node in NODES[:5]
-        for call in (Call(node, 1000, "register", DIGESTS), Call(ADMIN, 1000, "admit", (node,)))
+        for call in (Call(node, START, "register", DIGESTS), Call(ADMIN, START, "admit", (node,)))
     ]
     epoch = [
-        Call(ADMIN, 1000, "requestEpoch", NODES[:1]),
-        Call(NODES[0], 1000, "publishEpoch", (1, *DIGESTS[:2], 5)),
+        Call(ADMIN, START, "requestEpoch", NODES[:1]),
+        Call(NODES[0], START, "publishEpoch", (1, *DIGESTS[:2], 5)),
     ]
     batching = replace(POLICY, batching=True, privacy_cost=2, privacy_budget=5)
     direct, batched = (
-        [*deployed, *admitted, Call(ADMIN, 1000, "adoptPolicy", (policy, DIGESTS[0])), *epoch]
+        [*deployed, *admitted, Call(ADMIN, START, "adoptPolicy", (policy, DIGESTS[0])), *epoch]
         for policy in (POLICY, batching)
     )
     aggregated = [
         *batched,
-        Call(AGGREGATOR, 1000, "openRound", (1,)),
-        *(Call(node, 1000, "commit", (1, DIGESTS[1], 7)) for node in NODES[:3]),
-        Call(AGGREGATOR, 1000, "anchorCommitments", (1, DIGESTS[0], 2)),
-        Call(AGGREGATOR, 1001, "seal", (1, NODES[:3], bytes(3))),
-        Call(AGGREGATOR, 1002, "publishAggregate", (1, DIGESTS[2])),
+        Call(AGGREGATOR, START, "openRound", (1,)),
+        *(Call(node, START, "commit", (1, DIGESTS[1], 7)) for node in NODES[:3]),
+        Call(AGGREGATOR, START, "anchorCommitments", (1, DIGESTS[0], 2)),
+        Call(AGGREGATOR, START, "seal", (1, NODES[:3], bytes(3))),
+        Call(AGGREGATOR, START, "publishAggregate", (1, DIGESTS[2])),
     ]
-    return {"direct": direct, "batched": batched, "aggregated": aggregated, "deployed": deployed}
+    retired = [*batched, Call(ADMIN, START, "retire")]
+    return {
+        "direct": direct,
+        "batched": batched,
+        "aggregated": aggregated,
+        "retired": retired,
+        "deployed": deployed,
+    }
 
 
 class Author:
@@ -146,8 +156,6 @@ class Author:
         if this.is_under_way and self.now > this.deadline:
             return ["fail", *["seal" if this.phase is Phase.OPEN else "finalise"] * 3]
         match this.phase:
-            case Phase.RETIRED:
-                return ["constructor"]
             case Phase.OPEN:
                 can_anchor = this.terms.batching and not this.batched
                 rest = ["commit"] * 4 if this.members - this.committed else []
@@ -158,14 +166,14 @@ class Author:
                 return ["attest", "attest", "finalise", *["proposeResult"] * this.terms.batching]
             case Phase.PROPOSED:
                 return ["finalise", "attest"]
-        steps = []
-        if model.version == 0:
-            steps.append("adoptPolicy")
+        steps = ["adoptPolicy"] if model.version == 0 else []
         if len(model.admitted) < 4:
             steps += ["register", "admit"]
         if model.epoch == 0 or model.membership != model.epoch_membership:
             steps.append("publishEpoch" if model.key_maker in model.admitted else "requestEpoch")
-        return steps or ["openRound", "openRound", "adoptPolicy"]
+        steps = steps or ["openRound", "openRound", "adoptPolicy"]
+        # A retired ledger must not go on, so that is tried as well.
+        return [*steps, "constructor"] if this.phase is Phase.RETIRED else steps
 
     def _choose_sender(self, function: str) -> Address:
         model, this = self.model, self.model.round
@@ -248,7 +256,7 @@ class Author:
             case "dispute":
                 return number, random.choice(tuple(Subject)), random.choice((0, 2**32 - 1))
             case "fail":
-                return number, random.choice((0, 255))
+                return number, self._mostly(random.choice((0, 255)), tuple(FailureReason))
             case "releaseCheckpoint":
                 return (self._digest(),)
             case "grantRole" | "revokeRole":

@@ -134,8 +134,8 @@ class Model:
         self._grant(DEFAULT_ADMIN_ROLE, admin)
         self._grant(AGGREGATOR_ROLE, aggregator)
         if before is not None:
-            self.predecessor, self.head = before.address, before.head
-            self._emit(events.Succeeded, before.address, before.history.value, before.head)
+            self.predecessor, self.head, self.spent = before.address, before.head, before.spent
+            self._emit(events.Succeeded, before.address, before.history.value, before.head, before.spent)
 
     # Roles
 
@@ -282,22 +282,21 @@ class Model:
         for previous, address, reason in zip((NOBODY, *addresses), addresses, reasons, strict=False):
             require(previous < address, "NotAscending", previous, address)
             # The contract does not know whose leaves the batch has: it believes that a node has one.
-            has_leaf, is_excluded = reason >= LEAF_TOO, reason % LEAF_TOO > 0
-            if address in this.committed:
-                fits = not has_leaf or this.batched > 0
-            else:
-                fits = is_excluded and not has_leaf and this.batched > 0
-            require(fits, "NotCommitted", number, address)
-        named, committed = len(this.committed & set(addresses)), len(this.committed)
+            is_leaf = 0 < reason < LEAF_TOO
+            require(address in this.committed or is_leaf, "NotCommitted", number, address)
+        listed = dict(zip(addresses, reasons, strict=True))
+        named, committed = len(this.committed & set(listed)), len(this.committed)
         require(named == committed, "CommitmentsMissing", number, committed, named)
-        excluded = sum(reason % LEAF_TOO > 0 for reason in reasons)
-        doubled = sum(reason >= LEAF_TOO for reason in reasons)
-        count, least = max(0, committed + this.batched - excluded - doubled), this.terms.min_contributors
+        spoiled = sum(node not in this.committed or reason >= LEAF_TOO for node, reason in listed.items())
+        require(spoiled <= this.batched, "CountOutOfRange", spoiled, 0, this.batched)
+        direct = sum(listed[node] % LEAF_TOO == 0 for node in this.committed)
+        count, least = direct + this.batched - spoiled, this.terms.min_contributors
         require(count >= least, "QuorumNotReached", number, count, least)
         require(count <= this.cohort, "CountOutOfRange", count, 0, this.cohort)
         if self.sender not in self.roles[AGGREGATOR_ROLE]:
             self._require_after(this.overdue)
-            require(not excluded, "ExclusionNotAllowed", number, self.sender)
+            excludes = any(reason % LEAF_TOO for reason in reasons)
+            require(not excludes, "ExclusionNotAllowed", number, self.sender)
         elif count != this.cohort:
             self._require_after(this.deadline)
         this.phase, this.deadline = Phase.SEALED, self.now + this.terms.aggregate_window
@@ -378,6 +377,8 @@ class Model:
         this = self.round
         require(0 < number == this.number, "WrongRound", this.number, number)
         require(this.is_under_way, "WrongPhase", number, this.phase)
+        is_reserved = reason in (FailureReason.DISAGREEMENT, FailureReason.DISPUTE)
+        require(not is_reserved, "ReservedReason", reason)
         if self.sender not in self.roles[AGGREGATOR_ROLE]:
             self._require_after(this.overdue)
         self._end_failed(reason)

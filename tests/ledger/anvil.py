@@ -89,6 +89,7 @@ class Proxy:
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
+        self._local = threading.local()
         self.twist: Callable[[Answer, Callable[..., Answer]], Answer | None] = honest
         self.requests: list[str] = []
         handler = type("Handler", (_Handler,), {"proxy": self})
@@ -105,7 +106,9 @@ class Proxy:
         self.requests.append(request["method"])
 
         def ask(other: Answer = request) -> Answer:
-            return requests.post(self._upstream, json=other, timeout=20).json()
+            if not hasattr(self._local, "session"):
+                self._local.session = requests.Session()
+            return self._local.session.post(self._upstream, json=other, timeout=20).json()
 
         return self.twist(request, ask)
 
@@ -187,6 +190,14 @@ def lie_in_hash(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
     return answer
 
 
+def lie_in_nonce(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
+    """Claim three transactions that an account did not send."""
+    answer = ask()
+    if request["method"] == "eth_getTransactionCount":
+        answer["result"] = hex(int(answer["result"], 16) + 3)
+    return answer
+
+
 def make_stale(head: int) -> Callable[[Answer, Callable[..., Answer]], Answer | None]:
     """Return a twist that knows no block after one."""
 
@@ -212,7 +223,9 @@ def make_stale(head: int) -> Callable[[Answer, Callable[..., Answer]], Answer | 
                 return {**answer, "result": None}
             return found
         if method == "eth_getLogs" and int(parameters[0]["toBlock"], 16) > head:
-            return {**answer, "error": {"code": -32000, "message": "block range extends beyond current head"}}
+            if int(parameters[0]["fromBlock"], 16) > head:
+                return {**answer, "result": []}  # as real ones do
+            parameters[0]["toBlock"] = hex(head)
         return ask()
 
     return be_stale

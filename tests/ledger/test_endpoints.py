@@ -29,6 +29,7 @@ from tests.ledger.anvil import (
     honest,
     lie_in_hash,
     lie_in_logs,
+    lie_in_nonce,
     make_stale,
     proxied,
     stall,
@@ -161,6 +162,28 @@ def test_an_endpoint_that_lags_is_passed_over(
     with capture_logs() as logs:
         assert follower.refresh().next_block == head + 24
     assert [(log["event"], log["endpoint"]) for log in logs] == [("endpoint_lags", proxies[0].url)]
+
+
+def test_events_come_from_who_knows_their_blocks(
+    anvil: Anvil, proxies: list[Proxy], book: AddressBook
+) -> None:
+    """One that lags leaves events out and gives no error; it is not believed, also where one is enough."""
+    ledger = connect(proxies, book, agreement=1)
+    follower = Follower(ledger, from_block=book.block)
+    head = follower.refresh().next_block - 1
+    proxies[0].twist = make_stale(head)
+    direct = Ledger.connect(anvil.url, book.contract, account=NODE)
+    direct.register(make_digest("while it lagged"), make_digest("keys"))
+    assert facts(follower.refresh()) == facts(rebuild(anvil, book))
+
+
+def test_a_nonce_needs_agreement(proxies: list[Proxy], book: AddressBook, tmp_path: Path) -> None:
+    """One endpoint that claims transactions which were not sent does not hold up those that are."""
+    urls = [proxy.url for proxy in proxies]
+    proxies[0].twist = lie_in_nonce
+    ledger = Ledger.connect(urls, book.contract, account=NODE, agreement=2, receipt_timeout_s=5.0)
+    receipt = ledger.register(make_digest("new"), make_digest("keys"))
+    assert len(receipt.events) == 1
 
 
 def test_history_never_goes_back(anvil: Anvil, proxies: list[Proxy], book: AddressBook) -> None:

@@ -24,7 +24,7 @@ from fedproof.ledger.client import Ledger, Receipt
 from fedproof.ledger.deploy import deploy_federation
 from fedproof.ledger.events import UpdateCommitted
 from fedproof.ledger.finality import Follower
-from fedproof.ledger.outbox import SendingRules
+from fedproof.ledger.sending import SendingRules
 from tests.chain import make_account, make_digest
 from tests.foundry import run_anvil
 from tests.ledger.anvil import (
@@ -35,6 +35,7 @@ from tests.ledger.anvil import (
     honest,
     lie_in_hash,
     lie_in_logs,
+    lie_in_nonce,
     make_stale,
     proxied,
     stall,
@@ -42,7 +43,7 @@ from tests.ledger.anvil import (
 )
 from tests.ledger.test_client import POLICY
 
-RUNS = int(os.environ.get("FEDPROOF_FAULT_RUNS", "4"))
+RUNS = int(os.environ.get("FEDPROOF_FAULT_RUNS", "3"))
 STEPS = 14
 ADMIN, AGGREGATOR = make_account(1), make_account(2)
 NODES = [make_account(number) for number in (3, 4, 5, 6)]
@@ -118,7 +119,7 @@ class World:
                 for proxy in self.proxies:
                     proxy.twist = honest
                 head = int(anvil.request("eth_blockNumber"), 16)
-                twists = [stall, fail, lie_in_logs, lie_in_hash, make_stale(head)]
+                twists = [stall, fail, lie_in_logs, lie_in_hash, lie_in_nonce, make_stale(head)]
                 self.proxies[rng.randrange(3)].twist = rng.choice(twists)
             case _:
                 anvil.mine(rng.randint(1, 3))

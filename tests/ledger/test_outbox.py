@@ -18,11 +18,11 @@ from eth_account.signers.local import LocalAccount
 from fedproof.digests import as_address, checksum_address
 from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable
 from fedproof.ledger.endpoint import Endpoint
-from fedproof.ledger.outbox import Outbox, SendingRules
-from fedproof.ledger.outbox_file import SendingState
+from fedproof.ledger.outbox import Outbox
+from fedproof.ledger.sending import SendingRules, SendingState
 from fedproof.ledger.signer import KeystoreSigner
 from tests.foundry import run_anvil
-from tests.ledger.anvil import Answer, Anvil, Proxy, proxied, until
+from tests.ledger.anvil import Answer, Anvil, Proxy, honest, proxied, until
 
 SOMEBODY = checksum_address(as_address(b"\x77" * 20, "test"))
 GWEI = 10**9
@@ -338,3 +338,31 @@ def test_other_files_are_refused(anvil: Anvil, wallet: LocalAccount, tmp_path: P
     (tmp_path / "text").write_text("no database\n" * 100)
     with pytest.raises(ConfigurationError, match=r"text: expected an outbox \(SQLite\)"):
         open_outbox(anvil.url, wallet, tmp_path / "text")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "eth_estimateGas",
+        "eth_getBlockByNumber",
+        "eth_maxPriorityFeePerGas",
+        "eth_getTransactionCount",
+        "eth_sendRawTransaction",
+        "eth_getTransactionReceipt",
+    ],
+)
+def test_nonsense_is_a_ledger_error(proxy: Proxy, wallet: LocalAccount, method: str) -> None:
+    """Whatever an endpoint answers on the way, no other exception leaves the outbox."""
+    nonsense: list[object] = [None, "0x", "0xzz", -1, [], {}, "0x" + "f" * 80, {"status": "0x7"}]
+    nonsense += [{"transactionHash": "0x" + "11" * 32, "status": "0x1", "blockNumber": "0x1", "logs": 5}]
+    for result in nonsense:
+
+        def twist(request: Answer, ask: Callable[..., Answer], result: object = result) -> Answer | None:
+            return {**ask(), "result": result} if request["method"] == method else ask()
+
+        proxy.twist = honest
+        endpoint = Endpoint.connect(proxy.url, attempts=1, receipt_timeout_s=0.01)
+        outbox = Outbox(endpoint, KeystoreSigner(wallet), SendingRules())
+        proxy.twist = twist
+        with suppress(LedgerError):
+            outbox.send(call(), what="test")

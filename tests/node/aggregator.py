@@ -40,6 +40,10 @@ class Aggregator(AggregationServicer):
         self.headers: dict[tuple[int, bytes], wire.Header] = {}
         self.uploads: dict[tuple[int, bytes], list[bytes]] = {}
         self.aggregates: dict[int, tuple[wire.Header, list[bytes]]] = {}
+        self.commitments: dict[tuple[int, bytes], wire.SignedCommitment] = {}
+        self.attestations: dict[tuple[int, bytes], wire.PutAttestationRequest] = {}
+        self.batches: dict[int, list[wire.SignedCommitment]] = {}
+        self.proposals: dict[int, list[wire.SignedAttestation]] = {}
         self.failures: dict[str, list[grpc.StatusCode]] = {}
         self.cut_after: list[int] = []
         self.requests: list[Any] = []
@@ -126,6 +130,28 @@ class Aggregator(AggregationServicer):
             if position and self.failures.get("AggregateChunk"):
                 context.abort(self.failures["AggregateChunk"].pop(0), "cut off")
             yield part
+
+    def PutCommitment(self, request: Any, context: grpc.ServicerContext) -> wire.PutCommitmentResponse:
+        self._enter("PutCommitment", request, context)
+        self.commitments[request.round, request.commitment.node] = request.commitment
+        return wire.PutCommitmentResponse()
+
+    def PutAttestation(self, request: Any, context: grpc.ServicerContext) -> wire.PutAttestationResponse:
+        self._enter("PutAttestation", request, context)
+        self.attestations[request.round, request.attestation.node] = request
+        return wire.PutAttestationResponse()
+
+    def GetBatch(self, request: Any, context: grpc.ServicerContext) -> wire.GetBatchResponse:
+        self._enter("GetBatch", request, context)
+        if request.round not in self.batches:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such batch")
+        return wire.GetBatchResponse(commitments=self.batches[request.round])
+
+    def GetProposal(self, request: Any, context: grpc.ServicerContext) -> wire.GetProposalResponse:
+        self._enter("GetProposal", request, context)
+        if request.round not in self.proposals:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such proposal")
+        return wire.GetProposalResponse(attestations=self.proposals[request.round])
 
     def _serve(
         self, header: wire.Header, chunks: list[bytes], asked: Iterable[int]

@@ -86,7 +86,7 @@ class Site:
             self.connect(self.node).register(key.digest, certificate)
         if status is not MemberStatus.ADMITTED:
             self.admin.admit(self.address)
-        if self.admin.policy_version() == 0:
+        if self.admin.state().policy_version == 0:
             self.admin.adopt_policy(self.policy)
 
     def begin_epoch(self) -> None:
@@ -98,7 +98,8 @@ class Site:
         ledger.register(Digest(b"\x0a" * 32), Digest(b"\x0b" * 32))
         self.admin.admit(address)
         self.admin.request_epoch(address)
-        epoch = self.admin.current_epoch() + 1
+        state = self.admin.state()
+        epoch = state.epoch + 1
         context = self.policy.codec_parameters().digest
         info = wrapping_info(
             chain_id=ledger.chain_id,
@@ -111,7 +112,8 @@ class Site:
         wrapped = wrap(SecretKey.generate().reveal(), public_key, info=info)
         keys = [wire.WrappedKey(node=self.address, ciphertext=wrapped)]
         self.aggregator.servicer.wrapped[epoch] = wire.PutWrappedKeysRequest(epoch=epoch, keys=keys)
-        ledger.publish_epoch(epoch, context, wrapped_keys_root([(self.address, wrapped)]))
+        root = wrapped_keys_root([(self.address, wrapped)])
+        ledger.publish_epoch(epoch, context, root, membership=state.membership)
 
     def connect(self, account: LocalAccount) -> Ledger:
         """Return the ledger as an account sees it."""

@@ -59,8 +59,6 @@ def test_a_diverging_node_says_so_and_sits_out(make_world: MakeWorld) -> None:
     for liar in liars:
         liar.ledger.attest(1, STRANGE)
     honest.settle()
-    world.operator.finalise(1, STRANGE)
-    honest.settle()
     derived = world.history().rounds[1].attestations[honest.address]
     (error,) = honest.log.of("error")
     assert "model diverged" in error["message"]
@@ -120,7 +118,7 @@ def test_training_past_the_deadline_skips(make_world: MakeWorld) -> None:
     slow = world.nodes[0]
 
     def dawdle(_flat: np.ndarray) -> None:
-        world.chain_federation.pass_deadline(1)
+        world.chain_federation.pass_deadline()
         world.chain.tester.mine_block()
 
     slow.trainer.spoil = dawdle
@@ -143,13 +141,13 @@ def test_an_excluded_node_learns_why(make_world: MakeWorld) -> None:
         victim.turn()
     assert victim.address in world.history().rounds[1].commitments
     victim.log.crash_at = lambda _entry: False
-    world.chain_federation.pass_deadline(1)
-    excluded = [(victim.address, ExclusionReason.NOT_UPLOADED)]
-    world.operator.seal(1, [node.address for node in others], excluded)
+    world.chain_federation.pass_deadline()
+    counted = dict.fromkeys((node.address for node in others), 0)
+    world.operator.seal(1, {**counted, victim.address: ExclusionReason.NOT_UPLOADED})
     world.aggregate(1)
     world.settle()
     assert "NOT_UPLOADED" in reason_of_skip(victim, 1)
-    assert victim.address in world.history().rounds[1].attestations
+    assert victim.address in world.attestations(1)
 
 
 def test_another_policy_is_named(make_world: MakeWorld) -> None:

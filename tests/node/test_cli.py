@@ -144,8 +144,11 @@ def test_run_ends_after_its_last_round(site: Site) -> None:
     peer_ledger.register(make_digest("wrapping"), make_digest("certificate"))
     site.admin.admit(as_address(peer.address, "peer"))
     site.admin.request_epoch(as_address(peer.address, "peer"))
-    peer_ledger.publish_epoch(site.admin.current_epoch() + 1, make_digest("context"), make_digest("keys"))
-    number = site.admin.current_round() + 1
+    state = site.admin.state()
+    peer_ledger.publish_epoch(
+        state.epoch + 1, make_digest("context"), make_digest("keys"), membership=state.membership
+    )
+    number = site.admin.round().number + 1
     site.operator.open_round(number)
     site.operator.fail(number, FailureReason.ABANDONED)
     result = invoke("run", "--config", site.config, "--until-round", number)

@@ -8,13 +8,15 @@ from fedproof_node.progress import STEPS, Step, next_step
 
 from fedproof.ledger.events import Phase
 
-PHASES = [phase for phase in Phase if phase is not Phase.NONE]
+# A retired ledger's last round stays what it was.
+PHASES = [phase for phase in Phase if phase not in (Phase.NONE, Phase.RETIRED)]
 
 # Where each step may leave the journal, when nothing goes wrong and when something does.
 LEAVES = {
     Step.CONTRIBUTE: {Stage.ENCRYPTED, Stage.SKIPPED},
     Step.COMMIT: {Stage.COMMITTED, Stage.SKIPPED},
     Step.UPLOAD: {Stage.UPLOADED, Stage.SKIPPED},
+    Step.CLAIM: {Stage.SKIPPED},
     Step.MISS: {Stage.SKIPPED},
     Step.CONCLUDE: {Stage.APPLIED, Stage.REFUSED, Stage.FINISHED},
     Step.ATTEST: {Stage.ATTESTED, Stage.REFUSED},
@@ -30,7 +32,7 @@ def test_every_phase_and_stage_has_a_step() -> None:
 def test_every_step_is_one_that_the_journal_takes() -> None:
     """Whatever a step leads to, the journal's table allows it."""
     for (_, stage), step in STEPS.items():
-        if step is not Step.WAIT:
+        if step not in (Step.WAIT, Step.PRESS):
             assert LEAVES[step] <= TRANSITIONS[stage], (stage, step)
 
 
@@ -41,12 +43,13 @@ def test_a_failed_round_is_always_finished(stage: Stage) -> None:
 
 
 def test_nothing_is_sent_once_the_round_is_sealed() -> None:
-    """Training, committing and uploading happen in open rounds only."""
-    sending = {Step.CONTRIBUTE, Step.COMMIT, Step.UPLOAD}
+    """Training, committing, uploading and claiming happen in open rounds only."""
+    sending = {Step.CONTRIBUTE, Step.COMMIT, Step.UPLOAD, Step.CLAIM}
     assert {phase for (phase, _), step in STEPS.items() if step in sending} == {Phase.OPEN}
 
 
 def test_nothing_is_attested_that_was_not_applied() -> None:
-    """Attesting follows APPLIED alone, and decrypting never follows a refusal."""
+    """Attesting follows APPLIED alone, pressing it ATTESTED, and decrypting never follows a refusal."""
     assert {stage for (_, stage), step in STEPS.items() if step is Step.ATTEST} == {Stage.APPLIED}
+    assert {stage for (_, stage), step in STEPS.items() if step is Step.PRESS} == {Stage.ATTESTED}
     assert Stage.REFUSED not in {stage for (_, stage), step in STEPS.items() if step is Step.CONCLUDE}

@@ -150,9 +150,9 @@ def exclude(world: World, victim: Node, number: int) -> None:
     """Play a round whose seal leaves a whole update out, and let the victim die as soon as it can know."""
     world.open_round(number)
     world.settle()
-    world.chain_federation.pass_deadline(number)
+    world.chain_federation.pass_deadline()
     others = [node.address for node in world.nodes if node is not victim]
-    world.operator.seal(number, sorted(others), [(victim.address, ExclusionReason.NOT_UPLOADED)])
+    world.operator.seal(number, {**dict.fromkeys(others, 0), victim.address: ExclusionReason.NOT_UPLOADED})
     world.aggregate(number)
     crash_once(victim, "phase", "verifying")
     world.settle()

@@ -23,15 +23,23 @@ from fedproof_node.relay import Relay
 from fedproof_node.service import build_daemon
 from fedproof_node.startup import verify_model
 from fedproof_node.watch import LedgerWatch
+from web3 import Web3
 
 from fedproof.codec import Codec
 from fedproof.digests import Address, Digest
 from fedproof.errors import TaskFailed
 from fedproof.keys.wrapping import WrappingKey
 from fedproof.ledger.client import Ledger
-from fedproof.ledger.events import FailureReason
+from fedproof.ledger.finality import Finality
+from fedproof.ledger.events import LEAF_TOO, ExclusionReason, FailureReason
 from fedproof.ledger.history import History
-from fedproof.manifest import AggregateManifest, Contribution, compute_header_root
+from fedproof.ledger.statements import (
+    SignedAttestation,
+    SignedCommitment,
+    compute_batch_root,
+    compute_contributions,
+)
+from fedproof.manifest import AggregateManifest, compute_header_root
 from fedproof.merkle import leaf_digest
 from fedproof.model import Model, ModelLayout, TensorSpec
 from fedproof.policy import CodecPolicy, ModelPolicy, Policy, RoundPolicy, TrainingPlan
@@ -154,7 +162,9 @@ class Node:
         self.tls = make_tls(world.folder, f"node-{index}", authority=world.folder / "authority")
         self.trainer = NumpyTrainer(world.layout, world.genesis, seed=index, examples=40 + index)
         self.settings: dict[str, Any] = {}
+        self.finality: Finality = "latest"
         self.log = Recorder()
+        self.sent_before = 0
         self._stack = ExitStack()
         self._daemon: Daemon | None = None
 
@@ -207,7 +217,7 @@ class Node:
             ),
             wrapping_key=self.wrapping_key,
             ledger=self.ledger,
-            watch=LedgerWatch(self.ledger, from_block=0),
+            watch=LedgerWatch(self.ledger, from_block=0, finality=self.finality),
             relay=relay,
             journal=self.journal,
             models=self.models,
@@ -228,6 +238,12 @@ class Node:
         except Crash:
             self.stop()
             return True
+
+    @property
+    def transactions(self) -> int:
+        """How many it has sent since the epoch began."""
+        eth = self.world.chain.web3.eth
+        return eth.get_transaction_count(Web3.to_checksum_address(self.address)) - self.sent_before
 
     def settle(self, *, most: int = 60) -> None:
         """Take turns until there is nothing to do."""
@@ -259,6 +275,7 @@ class World:
         self.aggregator = open_aggregator(folder)
         self.servicer = self.aggregator.servicer
         self.nodes: list[Node] = []
+        self.leaves: dict[int, list[SignedCommitment]] = {}
         self._history = History()
         self.admin.adopt_policy(self.policy)
 
@@ -286,6 +303,7 @@ class World:
         self.nodes[maker].settle()
         for node in self.nodes:
             node.settle()
+            node.sent_before += node.transactions
 
     def history(self) -> History:
         self.admin.catch_up(self._history)
@@ -296,18 +314,47 @@ class World:
     def open_round(self, number: int) -> None:
         self.operator.open_round(number)
 
-    def seal(self, number: int, *, after_deadline: bool = False) -> list[Address]:
-        """Seal with everybody whose update is whole."""
-        record = self.history().rounds[number]
-        whole = [
-            node
-            for node in sorted(record.commitments)
-            if len(self.servicer.uploads.get((number, node), [])) == self.chunks
+    def anchor(self, number: int, *, spoil: Callable[[list[SignedCommitment]], None] | None = None) -> None:
+        """Anchor the signed commitments of everybody whose update is whole, or what a test makes of them."""
+        leaves = [
+            SignedCommitment(
+                Address(node), Digest(each.update_root), each.examples, each.nonce, each.signature
+            )
+            for (of, node), each in sorted(self.servicer.commitments.items())
+            if of == number and self.is_whole(number, node)
         ]
+        if spoil is not None:
+            spoil(leaves)
+        self.leaves[number] = leaves
+        self.servicer.batches[number] = [
+            wire.SignedCommitment(
+                node=leaf.node,
+                update_root=leaf.update_root,
+                examples=leaf.examples,
+                nonce=leaf.nonce,
+                signature=leaf.signature,
+            )
+            for leaf in leaves
+        ]
+        self.operator.anchor_commitments(number, compute_batch_root(leaves), len(leaves))
+
+    def is_whole(self, number: int, node: bytes) -> bool:
+        return len(self.servicer.uploads.get((number, node), [])) == self.chunks
+
+    def seal(self, number: int, *, after_deadline: bool = False) -> list[Address]:
+        """Seal with everybody who committed by transaction and whose update is whole, and with the batch."""
+        record = self.history().rounds[number]
+        reasons = {
+            node: 0 if self.is_whole(number, node) else int(ExclusionReason.NOT_UPLOADED)
+            for node in record.commitments
+        }
+        for leaf in self.leaves.get(number, []):
+            if leaf.node in reasons:
+                reasons[leaf.node] += LEAF_TOO
         if after_deadline:
-            self.chain_federation.pass_deadline(number)
-        self.operator.seal(number, whole)
-        return whole
+            self.chain_federation.pass_deadline()
+        self.operator.seal(number, reasons)
+        return sorted(node for node, code in reasons.items() if code % LEAF_TOO == 0)
 
     @property
     def chunks(self) -> int:
@@ -318,8 +365,9 @@ class World:
     ) -> None:
         """Publish the sum of the sealed updates, or what a test makes of it, and mine some blocks."""
         record = self.history().rounds[number]
+        contributions = compute_contributions(record, self.leaves.get(number, []))
         sums = [
-            self.codec.sum_chunks([self.servicer.uploads[(number, node)][i] for node in record.contributors])
+            self.codec.sum_chunks([self.servicer.uploads[number, each.node][i] for each in contributions])
             for i in range(self.chunks)
         ]
         if forge is not None:
@@ -330,7 +378,7 @@ class World:
             round=number,
             epoch=record.epoch,
             policy_digest=self.policy.digest,
-            contributors=tuple(Contribution(node, *record.commitments[node]) for node in record.contributors),
+            contributors=contributions,
             parameters=self.policy.model.parameters,
             chunks=self.chunks,
         ).encode()
@@ -340,12 +388,47 @@ class World:
         for _ in range(blocks_after):
             self.chain.tester.mine_block()
 
+    def attestations(self, number: int) -> dict[Address, Digest]:
+        """Return what nodes attested: by signatures that were handed over, and by transactions."""
+        signed = {
+            Address(node): Digest(each.model_digest)
+            for (of, node), each in self.servicer.attestations.items()
+            if of == number
+        }
+        return {**signed, **self.history().rounds[number].attestations}
+
     def finalise(self, number: int) -> Digest:
-        """Make the model that most attested the head."""
-        attested = list(self.history().rounds[number].attestations.values())
+        """Make the model that most attested the head, with their signatures."""
+        attested = list(self.attestations(number).values())
         model = max(attested, key=attested.count)
-        self.operator.finalise(number, model)
+        record = self.history().rounds[number]
+        signatures = {
+            Address(node): each.attestation.signature
+            for (of, node), each in self.servicer.attestations.items()
+            if of == number and each.model_digest == model and node not in record.attestations
+        }
+        self.operator.finalise(number, model, signatures)
         return model
+
+    def propose(
+        self,
+        number: int,
+        *,
+        model: Digest | None = None,
+        spoil: Callable[[list[SignedAttestation]], None] | None = None,
+    ) -> None:
+        """Propose the attested model on the signatures that nodes gave, or what a test makes of them."""
+        signed = sorted(
+            (Address(node), each) for (of, node), each in self.servicer.attestations.items() if of == number
+        )
+        leaves = [SignedAttestation(node, each.attestation.signature) for node, each in signed]
+        if spoil is not None:
+            spoil(leaves)
+        self.servicer.proposals[number] = [
+            wire.SignedAttestation(node=leaf.node, signature=leaf.signature) for leaf in leaves
+        ]
+        digest = model or Digest(signed[0][1].model_digest)
+        self.operator.propose_result(number, digest, compute_batch_root(leaves), len(leaves))
 
     def fail(self, number: int) -> None:
         self.operator.fail(number, FailureReason.ABANDONED)
@@ -359,6 +442,8 @@ class World:
         """Play one whole round with every node, and return its result."""
         self.open_round(number)
         self.settle()
+        if self.policy.rounds.batching:
+            self.anchor(number)
         self.seal(number)
         self.aggregate(number)
         self.settle()

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.30;
+
+import {RoundSteps} from "./RoundSteps.sol";
+import {IFederation} from "../interfaces/IFederation.sol";
+
+/// @title A round from its seal to a model
+abstract contract ResultSteps is RoundSteps {
+    function publishAggregate(uint256 seed) external step(seed) {
+        vm.assume(isAt(IFederation.Phase.Sealed) && clock <= round.deadline);
+        vm.prank(aggregator);
+        ledger.publishAggregate(round.number, keccak256(abi.encode(seed)));
+        enter(IFederation.Phase.Aggregated, clock + round.attestWindow);
+    }
+
+    /// @notice From one to all of the nodes that have not yet, until the quorum is reached.
+    function attest(uint256 seed) external step(seed) {
+        vm.assume(isDecidable() && clock <= round.deadline);
+        uint256 left = count(hasNotAttested);
+        vm.assume(left != 0);
+        for (uint256 turns = 1 + draw(left); turns > 0 && isDecidable(); --turns) {
+            address node = pick(hasNotAttested);
+            vm.prank(node);
+            ledger.attest(round.number, makeModel());
+            (hasCandidate, candidate) = (true, makeModel());
+            hasAttested[round.number][node] = true;
+            hasCounted[round.number][node] = true;
+            if (++round.attested >= round.attestationQuorum) becomeFinalised(makeModel(), round.attested, false);
+        }
+    }
+
+    /// @notice A node that derived something else.
+    function contradict(uint256 seed) external step(seed) {
+        vm.assume(isDecidable() && clock <= round.deadline && hasCandidate);
+        seldom(8);
+        address node = pick(hasNotAttested);
+        vm.prank(node);
+        ledger.attest(round.number, keccak256(abi.encode(seed)));
+        hasAttested[round.number][node] = true;
+        becomeFailed();
+    }
+
+    /// @notice For the record, once the round is finalised.
+    function attestLate(uint256 seed) external step(seed) {
+        vm.assume(isAt(IFederation.Phase.Finalised));
+        address node = pick(isLate);
+        vm.prank(node);
+        ledger.attest(round.number, draw(2) == 0 ? makeModel() : keccak256(abi.encode(seed)));
+        hasAttested[round.number][node] = true;
+    }
+
+    function proposeResult(uint256 seed) external step(seed) {
+        vm.assume(isAt(IFederation.Phase.Aggregated) && round.batching && clock <= round.deadline);
+        uint16 signed = uint16(round.attestationQuorum + draw(round.cohort - round.attestationQuorum + 1));
+        vm.prank(aggregator);
+        ledger.proposeResult(round.number, makeModel(), keccak256(abi.encode(seed)), signed);
+        (hasCandidate, candidate) = (true, makeModel());
+        enter(IFederation.Phase.Proposed, clock + round.attestWindow);
+    }
+
+    /// @notice With signatures, beside the attestations by transaction, of just the quorum or of more.
+    function finaliseSigned(uint256 seed) external step(seed) {
+        vm.assume(isDecidable());
+        uint256 left = count(hasNotAttested);
+        uint256 needed = round.attestationQuorum - round.attested;
+        vm.assume(left >= needed);
+        (address[] memory signers, bytes[] memory signatures) =
+            signSome(needed + draw(left - needed + 1), left, makeModel());
+        vm.prank(outsider);
+        ledger.finalise(round.number, makeModel(), signers, signatures);
+        becomeFinalised(makeModel(), round.attested + signers.length, false);
+    }
+
+    /// @notice With a proposal that stood.
+    function finaliseProposed(uint256 seed) external step(seed) {
+        vm.assume(isAt(IFederation.Phase.Proposed));
+        sleepPast(round.deadline);
+        vm.prank(outsider);
+        ledger.finalise(round.number, makeModel(), new address[](0), new bytes[](0));
+        becomeFinalised(makeModel(), round.attested, true);
+    }
+
+    function isDecidable() internal view returns (bool) {
+        return isAt(IFederation.Phase.Aggregated) || isAt(IFederation.Phase.Proposed);
+    }
+
+    function isLate(address node) internal view returns (bool) {
+        return hasNotAttested(node) && ledger.isInCohort(node);
+    }
+
+    /// @dev `wanted` of the `left` nodes that have not attested, chosen at random, ascending.
+    function signSome(uint256 wanted, uint256 left, bytes32 model)
+        internal
+        returns (address[] memory signers, bytes[] memory signatures)
+    {
+        signers = new address[](wanted);
+        signatures = new bytes[](wanted);
+        uint256 length;
+        for (uint256 i; length < wanted; ++i) {
+            if (!hasNotAttested(nodes[i])) continue;
+            if (draw(left--) >= wanted - length) continue;
+            signers[length] = nodes[i];
+            signatures[length++] = sign(nodes[i], model);
+        }
+    }
+
+    function sign(address signer, bytes32 model) internal view returns (bytes memory) {
+        (uint8 v, bytes32 r, bytes32 s) =
+            vm.sign(keys[signer], ledger.hashAttestation(round.number, signer, model));
+        return abi.encodePacked(r, s, v);
+    }
+}
