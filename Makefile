@@ -45,6 +45,7 @@ check: install tools ## lint, types, and generated files are fresh
 	$(BIN)/mypy
 	$(BIN)/python scripts/generate_protos.py --check
 	$(BIN)/python scripts/compile_contracts.py --check
+	$(BIN)/python scripts/generate_reference.py --check
 
 format: install ## format the code
 	$(BIN)/ruff check --fix .
@@ -53,6 +54,7 @@ format: install ## format the code
 generate: install tools ## regenerate protobuf code and contract artifacts
 	$(BIN)/python scripts/generate_protos.py
 	$(BIN)/python scripts/compile_contracts.py
+	$(BIN)/python scripts/generate_reference.py
 
 contracts-test: install tools ## the contracts in Foundry: unit tests, invariants (bounded), gas, coverage
 	$(BIN)/python scripts/test_contracts.py check

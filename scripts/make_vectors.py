@@ -18,6 +18,7 @@ from vectors.encodings import build_draw, build_fields, build_merkle
 from vectors.form import Kept, dump
 from vectors.models import build_layout, build_model
 from vectors.round import build_round
+from vectors.statements import build_statements
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VECTORS = REPOSITORY / "tests" / "vectors"
@@ -42,6 +43,7 @@ def build() -> dict[str, bytes]:
         "next_clips": build_next_clips(),
         "manifests": build_manifests(),
         "draw": build_draw(),
+        "statements": build_statements(),
         "wrapped_keys": build_wrapped_keys(kept),
         "round": build_round(kept),
     }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from fedproof.digests import Digest
-from fedproof.errors import PeerError
-from fedproof.ledger.events import Phase, UpdateCommitted
+from fedproof.errors import BadLeaf, DigestMismatch, MalformedMessage, MissingObject
+from fedproof.ledger.events import CommitmentsAnchored, ResultProposed, UpdateCommitted
 from fedproof.ledger.statements import (
     AskContract,
     RoundStatements,
+    SignedAttestation,
     SignedCommitment,
     decode_batch,
     decode_proposal,
@@ -19,39 +21,68 @@ from fedproof_auditor.chronicle import RoundRecord
 from fedproof_auditor.findings import Failure, Findings
 from fedproof_auditor.updates import RoundFacts
 
-Leaves = TypeVar("Leaves")
+Leaf = TypeVar("Leaf", SignedCommitment, SignedAttestation)
 
 
 class StatementStore(Protocol):
     """Where signed statements are read from: `fedproof_auditor.stored.StoredEvidence`."""
 
     def get_statements(self, root: Digest) -> bytes:
-        """Return the document of that root, or raise PeerError."""
+        """Return the document of that root, or raise MissingObject."""
         ...
 
 
-def read_batches(
-    facts: RoundFacts, store: StatementStore, ask_contract: AskContract, findings: Findings
+def read_statements(
+    facts: RoundFacts,
+    store: StatementStore,
+    ask_contract_at: Callable[[int], AskContract],
+    findings: Findings,
 ) -> None:
-    """Read what a round's batch and proposal hold, collecting failures; what is sound counts as committed.
+    """Read what a round's batch and proposal hold into its record, collecting failures.
 
     Check 9:
     1. The stored leaves are those under the anchored root, ascending by node, each signed by a node of the
        cohort for a count of examples that the policy allows.
-    2. The seal counts each node once, and excludes from the batch only nodes that are in it.
+    2. The seal counts each node once, and excludes only nodes that committed by transaction or in the batch.
 
     Check 11:
-    3. The stored leaves are those under the proposed root, each the signature of a node of the cohort under
-       the finalised model.
+    3. The stored leaves are those under the proposed root, ascending by node, each the signature of a node of
+       the cohort under the proposed model.
+
+    Leaves that are the anchored ones count as commitments even where one of them is not sound: so the seal
+    has it, and the sum is to be held against that.
 
     Args:
         facts: of the round.
         store: what the aggregator has stored.
-        ask_contract: asks a node's contract about a signature (EIP-1271).
+        ask_contract_at: returns what asks a node's contract about a signature (EIP-1271), as of a block.
         findings: takes the failures.
     """
     record = facts.record
-    statements = RoundStatements(
+    reader = _Reader(facts, store, findings)
+    if (anchored := record.batch) is not None:
+        statements = _describe(facts, ask_contract_at(anchored.block_number))
+        most = record.terms.max_examples
+
+        def verify_batch(leaves: tuple[SignedCommitment, ...]) -> None:
+            statements.verify_batch(leaves, root=anchored.root, count=anchored.count, max_examples=most)  # 1
+
+        _merge(record, anchored, reader.read(anchored, decode_batch, verify_batch), findings)  # 2
+    if (proposed := record.proposal) is not None:
+        statements = _describe(facts, ask_contract_at(proposed.block_number))
+
+        def verify_proposal(leaves: tuple[SignedAttestation, ...]) -> None:
+            statements.verify_proposal(
+                leaves, proposed.model_digest, root=proposed.root, count=proposed.count
+            )  # 3
+
+        endorsements = reader.read(proposed, decode_proposal, verify_proposal)
+        record.endorsers = frozenset(leaf.node for leaf in endorsements)
+
+
+def _describe(facts: RoundFacts, ask_contract: AskContract) -> RoundStatements:
+    record = facts.record
+    return RoundStatements(
         chain_id=facts.chain_id,
         contract=facts.contract,
         round=record.number,
@@ -59,43 +90,66 @@ def read_batches(
         cohort=record.cohort,
         ask_contract=ask_contract,
     )
-    if (anchored := record.batch) is not None:
 
-        def read_batch() -> tuple[SignedCommitment, ...]:
-            leaves = decode_batch(store.get_statements(anchored.root))
-            most = record.terms.max_examples
-            statements.verify_batch(leaves, root=anchored.root, count=anchored.count, max_examples=most)  # 1
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    facts: RoundFacts
+    store: StatementStore
+    findings: Findings
+
+    def read(
+        self,
+        event: CommitmentsAnchored | ResultProposed,
+        decode: Callable[[bytes], tuple[Leaf, ...]],
+        verify: Callable[[tuple[Leaf, ...]], None],
+    ) -> tuple[Leaf, ...]:
+        """Return the leaves under an event's root, and keep what is wrong with one.
+
+        None, and a failure, if others are stored under it; none if nothing is, a failure where it has to be.
+        """
+        check, what = (9, "batch") if isinstance(event, CommitmentsAnchored) else (11, "proposal")
+        leaves: tuple[Leaf, ...] = ()
+        try:
+            leaves = decode(self.store.get_statements(event.root))
+            verify(leaves)
             return leaves
+        except MissingObject as error:
+            if not self.facts.is_binding:
+                return ()
+            failure = self._fail(check, what, expected="stored leaves", got=error)
+        except (MalformedMessage, DigestMismatch) as error:
+            leaves = ()
+            failure = self._fail(check, what, expected="the leaves under its root", got=error)
+        except BadLeaf as error:
+            expected = "ascending, each signed by a node of the cohort"
+            failure = self._fail(check, f"leaf {error.index} of the {what}", expected=expected, got=error)
+        self.findings.failures.append(failure)
+        return leaves
 
-        leaves = _try(read_batch, record, findings, check=9, field="batch", is_binding=facts.is_binding)
-        if leaves is not None:
-            _merge(record, leaves, findings)  # 2
-    if (proposed := record.proposal) is not None and record.phase is Phase.FINALISED:
-
-        def read_proposal() -> None:
-            attestations = decode_proposal(store.get_statements(proposed.root))
-            model = proposed.model_digest
-            statements.verify_proposal(attestations, model, root=proposed.root, count=proposed.count)  # 3
-
-        _try(read_proposal, record, findings, check=11, field="proposal", is_binding=True)
+    def _fail(self, check: int, field: str, *, expected: str, got: object) -> Failure:
+        return Failure(check=check, round=self.facts.record.number, field=field, expected=expected, got=str(got))
 
 
-def _merge(record: RoundRecord, leaves: tuple[SignedCommitment, ...], findings: Findings) -> None:
-    """Let the leaves count as commitments of nodes that sent no transaction."""
-    sealed, anchored = record.sealed, record.batch
-    if anchored is None:
-        return
+def _merge(
+    record: RoundRecord,
+    anchored: CommitmentsAnchored,
+    leaves: tuple[SignedCommitment, ...],
+    findings: Findings,
+) -> None:
+    """Let leaves count as commitments of nodes that sent no transaction."""
     by_transaction = set(record.commitments)
     signed = {leaf.node: leaf for leaf in leaves}
-    if sealed is not None:
+    if leaves and (sealed := record.sealed):
         twice = by_transaction & set(signed)
         strangers = set(sealed.excluded) - by_transaction - set(signed)
-        wrong = [(node, "once", "twice") for node in twice - sealed.doubled]
-        wrong += [(node, "a leaf in the batch, too", "none") for node in sealed.doubled - twice]
-        wrong += [(node, "to be excluded after it committed", "excluded without") for node in strangers]
+        wrong = [(node, "to count once, as it committed in both ways", "twice") for node in twice - sealed.doubled]
+        wrong += [(node, "a leaf in the batch as well", "none") for node in sealed.doubled - twice]
+        wrong += [(node, "a node that committed in either way", "one that did not") for node in strangers]
         for node, expected, got in sorted(wrong):
-            what = Failure(check=9, round=record.number, node=node, field="seal", expected=expected, got=got)
-            findings.expect(False, what)
+            findings.require(
+                False, 9, "seal", expected=expected, got=got, round_number=record.number, node=node
+            )
     for node in sorted(set(signed) - by_transaction):
         record.commitments[node] = UpdateCommitted(
             block_number=anchored.block_number,
@@ -106,24 +160,7 @@ def _merge(record: RoundRecord, leaves: tuple[SignedCommitment, ...], findings: 
             update_root=signed[node].update_root,
             examples=signed[node].examples,
         )
-    record.signed = frozenset(set(signed) - by_transaction)
-
-
-def _try(
-    read: Callable[[], Leaves],
-    record: RoundRecord,
-    findings: Findings,
-    *,
-    check: int,
-    field: str,
-    is_binding: bool,
-) -> Leaves | None:
-    """Return what is read, or nothing and a failure, where the evidence has to be there."""
-    try:
-        return read()
-    except PeerError as error:
-        failure = Failure(
-            check=check, round=record.number, field=field, expected="stored, sound leaves", got=str(error)
-        )
-        findings.expect(not is_binding, failure)
-        return None
+    # Of two equal ciphertexts, the one that was committed to first is no copy.
+    in_order = sorted(record.commitments.items(), key=lambda each: (each[1].block_number, each[1].log_index))
+    record.commitments = dict(in_order)
+    record.batched = frozenset(signed)

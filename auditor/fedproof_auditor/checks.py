@@ -69,7 +69,8 @@ def verify_seal(record: RoundRecord) -> Iterator[Failure]:
 
     The sealed nodes are ascending, each with a reason code that we know and that its commitment does not
     contradict. All who committed by transaction are among them, and others only to exclude them from a batch.
-    There are enough contributors; and the seal came early only when nobody of the cohort was left out. Who
+    The leaves that do not count are at most as many as the batch has. There are enough contributors, and no
+    more than the cohort has nodes; and the seal came early only when nobody of the cohort was left out. Who
     sealed cannot be seen: that nobody but the aggregator excluded nodes rests on the contract's code.
     """
     sealed, number = record.sealed, record.number
@@ -84,11 +85,16 @@ def verify_seal(record: RoundRecord) -> Iterator[Failure]:
     for node in sorted(record.commitments.keys() - set(sealed.nodes)):
         expected, got = "every node that committed", "one is missing"
         yield Failure(check=9, round=number, node=node, field="sealed nodes", expected=expected, got=got)
-    excluded = 0
+    void = 0
     for node, code in zip(sealed.nodes, sealed.reasons, strict=False):
         yield from _verify_reason(record, node, code)
-        excluded += (code % LEAF_TOO != 0) + (code >= LEAF_TOO)
-    contributors = len(record.commitments) + (record.batch.count if record.batch else 0) - excluded
+        void += code >= LEAF_TOO or node not in record.commitments
+    leaves = record.batch.count if record.batch else 0
+    if record.batch and void > leaves:
+        expected, got = f"at most the batch's {leaves}", str(void)
+        yield Failure(check=9, round=number, field="leaves that do not count", expected=expected, got=got)
+    excluded = record.commitments.keys() & sealed.excluded.keys()
+    contributors = len(record.commitments) - len(excluded) + leaves - void
     if contributors < record.terms.min_contributors:
         expected = f"at least {record.terms.min_contributors}"
         yield Failure(check=9, round=number, field="contributors", expected=expected, got=str(contributors))

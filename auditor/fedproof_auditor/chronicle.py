@@ -33,11 +33,13 @@ class RoundRecord:
         cohort: the nodes that were admitted when it opened; nothing changes it afterwards.
         terms: those of the newest policy when it opened.
         deadline: of its phase; the last one, once it is over.
-        commitments: by node, in the order in which they came.
+        commitments: by node, in the order in which they came; those of the batch, too, once it has been read.
         batch: the signed commitments that were anchored.
-        signed: nodes among `commitments` whose signature stands in the batch.
+        batched: the nodes that have a leaf in the batch, once it has been read; there are none in it before.
         attestations: by node, in the order in which they came, also after the finalisation; those that came
             as signatures with it are in `finalised`.
+        proposal: the model that the aggregator holds signatures under.
+        endorsers: the nodes whose signatures stand in the proposal, once it has been read.
         sealed_at: the block timestamp of its seal; 0 before it.
     """
 
@@ -48,11 +50,12 @@ class RoundRecord:
     phase: Phase = Phase.OPEN
     commitments: dict[Address, UpdateCommitted] = field(default_factory=dict)
     batch: CommitmentsAnchored | None = None
-    signed: frozenset[Address] = frozenset()
+    batched: frozenset[Address] = frozenset()
     sealed: RoundSealed | None = None
     aggregate: AggregatePublished | None = None
     attestations: dict[Address, ModelAttested] = field(default_factory=dict)
     proposal: ResultProposed | None = None
+    endorsers: frozenset[Address] = frozenset()
     dispute: RoundDisputed | None = None
     finalised: RoundFinalised | None = None
     failed: RoundFailed | None = None
@@ -65,10 +68,21 @@ class RoundRecord:
 
     @property
     def contributors(self) -> tuple[Address, ...]:
-        """The sealed set, ascending: by transaction, and from the batch as far as it has been read."""
+        """The sealed set, ascending: by transaction, and from the batch once it has been read."""
         if self.sealed is None:
             return ()
-        return tuple(sorted({*self.sealed.contributors, *self.signed} - set(self.sealed.excluded)))
+        return tuple(sorted({*self.sealed.contributors, *self.batched} - set(self.sealed.excluded)))
+
+    @property
+    def batched_contributors(self) -> tuple[Address, ...]:
+        """The nodes of the sealed set that committed by signature alone, ascending."""
+        by_transaction = self.sealed.contributors if self.sealed else ()
+        return tuple(node for node in self.contributors if node not in by_transaction)
+
+    @property
+    def is_batch_unread(self) -> bool:
+        """Whether the contributors are not all known."""
+        return self.batch is not None and not self.batched
 
     @property
     def candidate(self) -> Digest | None:
@@ -79,7 +93,8 @@ class RoundRecord:
     @property
     def attesters(self) -> frozenset[Address]:
         """Who vouched for a model, by transaction or by signature."""
-        return frozenset(self.attestations).union(self.finalised.signers if self.finalised else ())
+        signers = self.finalised.signers if self.finalised else ()
+        return self.endorsers.union(self.attestations, signers)
 
 
 @dataclass(frozen=True, slots=True)

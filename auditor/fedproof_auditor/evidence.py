@@ -31,7 +31,8 @@ class LedgerEvidence:
         block: which all of it is about, however far the chain has grown meanwhile.
         timestamps: of each block that holds an event.
         hash_at: returns the contract's history hash after a block.
-        ask_contract: whether the contract at a node's address takes a signature as its own (EIP-1271).
+        ask_contract_at: returns what asks, as of a block, whether the contract at a node's address takes a
+            signature as its own (EIP-1271).
     """
 
     url: str
@@ -44,7 +45,7 @@ class LedgerEvidence:
     events: tuple[Event, ...]
     timestamps: Mapping[int, int]
     hash_at: Callable[[int], Digest]
-    ask_contract: AskContract
+    ask_contract_at: Callable[[int], AskContract]
 
 
 def fetch_code(endpoint: Endpoint, contract: Address, *, at_block: int | None = None) -> bytes:
@@ -102,7 +103,7 @@ def fetch_evidence(
         events=events,
         timestamps=timestamps,
         hash_at=lambda number: ledger.history_hash(at_block=number),
-        ask_contract=ledger.is_signed_by,
+        ask_contract_at=lambda number: _ask_contract_at(endpoint, contract, number, audited=block.number),
     )
 
 
@@ -140,8 +141,24 @@ def fetch_gas(endpoint: Endpoint, transaction_hash: Digest) -> int:
 
 
 def _fetch_head_model(endpoint: Endpoint, contract: Address, block: int) -> Digest:
+    return Digest(bytes(_view(endpoint, contract, block, "headModel")))
+
+
+def _ask_contract_at(endpoint: Endpoint, contract: Address, number: int, *, audited: int) -> AskContract:
+    def ask(node: Address, digest: Digest, signature: bytes) -> bool:
+        arguments = (checksum_address(node), digest, signature)
+        try:
+            return bool(_view(endpoint, contract, number, "isSignedBy", *arguments))
+        except LedgerUnreachable:
+            raise
+        except LedgerError:  # the endpoint keeps no state as old as that
+            return bool(_view(endpoint, contract, audited, "isSignedBy", *arguments))
+
+    return ask
+
+
+def _view(endpoint: Endpoint, contract: Address, block: int, name: str, *arguments: object) -> Any:
     abi = cast("Any", load_artifact().abi)
     bound = endpoint.web3.eth.contract(address=cast("ChecksumAddress", checksum_address(contract)), abi=abi)
-    call = bound.functions.headModel()
-    model = endpoint.ask("headModel", lambda: call.call(block_identifier=BlockNumber(block)))
-    return Digest(bytes(model))
+    call = bound.functions[name](*arguments)
+    return endpoint.ask(name, lambda: call.call(block_identifier=BlockNumber(block)))

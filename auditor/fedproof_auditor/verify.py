@@ -14,7 +14,7 @@ from typing import Protocol
 from fedproof.digests import Address
 from fedproof.errors import LedgerError
 from fedproof.policy import Policy
-from fedproof_auditor.batches import StatementStore, read_batches
+from fedproof_auditor.batches import StatementStore, read_statements
 from fedproof_auditor.checks import (
     compute_history_hash,
     locate_break,
@@ -91,10 +91,11 @@ def verify(
     8. Each chunk of a contributor is stored, hashes to its leaf, and has well-formed frames; no two frames of
        all updates share a seed, so no update copies another's ciphertexts.
     9. The sealed nodes are exactly those who committed; each exclusion has a reason that the store does not
-       contradict; there are enough contributors. The leaves of a batch are stored, and each is signed.
+       contradict; there are enough contributors. The leaves of a batch are stored, and each is signed by a
+       node of the cohort; the seal counts each node once.
     10. The sum recomputed from the stored ciphertexts has the published root, and is stored.
     11. Attestations agree, and those before the finalisation or with it reach the quorum; the finalised model
-        is theirs. The leaves of a proposal that it rests on are stored, and each is signed.
+        is theirs. The leaves of a proposal are stored, and each is a signature under its model.
     12. The head model on chain is the last finalised one.
 
     Evidence of a round that failed, or is not sealed yet, need not be complete; what there is must hold.
@@ -168,7 +169,7 @@ def _examine_selected(
             )
             continue
         facts = RoundFacts(evidence.chain_id, evidence.contract, record, policy)
-        read_batches(facts, store, evidence.ask_contract, audit.findings)
+        read_statements(facts, store, evidence.ask_contract_at, audit.findings)
         rounds.append(read_headers(facts, store, audit.findings))
     clips = {each.facts.record.number: each.clips for each in rounds}
     audit.findings.failures += verify_clips(audit.chronicle, policies, clips)

@@ -3,6 +3,7 @@ pragma solidity 0.8.30;
 
 import {StdAssertions} from "forge-std/StdAssertions.sol";
 import {StdInvariant} from "forge-std/StdInvariant.sol";
+import {Vm} from "forge-std/Vm.sol";
 import {FederationHandler} from "./FederationHandler.sol";
 import {World} from "./World.sol";
 import {IFederation} from "../interfaces/IFederation.sol";
@@ -32,7 +33,7 @@ contract FederationInvariants is StdAssertions, StdInvariant {
 
     /// @notice Round numbers only grow, by one with each opening.
     function invariant_rounds_are_numbered_without_gaps() public view {
-        assertEq(ledger.currentRound().number, handler.accepted(handler.openRound.selector));
+        assertEq(ledger.currentRound().number, handler.accepted("openRound"));
     }
 
     /// @notice Phases follow each other as drawn above the contract, and an end is final.
@@ -187,5 +188,96 @@ contract FederationInvariants is StdAssertions, StdInvariant {
 
     function from(IFederation.Phase before, IFederation.Phase next) private pure returns (uint256) {
         return 1 << (8 * uint256(before) + uint256(next));
+    }
+}
+
+/// @title What a campaign comes by
+contract FederationHandlerTest is StdAssertions {
+    Vm private constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
+    uint256 private constant STEPS = 10_000;
+    string[48] private names = [
+        "register",
+        "admit",
+        "suspend",
+        "leave",
+        "rotateKeys",
+        "adoptPolicy",
+        "approvePolicy",
+        "requestEpoch",
+        "publishEpoch",
+        "releaseCheckpoint",
+        "handAdminOver",
+        "replaceAggregator",
+        "retire",
+        "sleep",
+        "openRound",
+        "commit",
+        "anchorCommitments",
+        "seal",
+        "sealByAnyone",
+        "dispute",
+        "giveUp",
+        "failByAnyone",
+        "publishAggregate",
+        "attest",
+        "contradict",
+        "attestLate",
+        "proposeResult",
+        "finaliseSigned",
+        "finaliseProposed",
+        "refuseOutsiders",
+        "refusePredecessorsInOffice",
+        "refuseSecondCommitment",
+        "refuseCommitmentOfOthers",
+        "refuseBadCommitment",
+        "refuseBadBatch",
+        "refuseBadSeal",
+        "refuseToAlterASeal",
+        "refuseToAlterAnEnd",
+        "refuseOpening",
+        "refuseSecondAttestation",
+        "refuseAttestationOfOthers",
+        "refuseBadFinalisation",
+        "refuseDoubledAttestation",
+        "refuseOutOfTime",
+        "refuseBadProposal",
+        "refuseBadKeys",
+        "refuseNewAggregator",
+        "refuseAfterRetirement"
+    ];
+
+    FederationHandler private handler;
+    mapping(string step => uint256) private total;
+    uint256 private transitions;
+
+    /// @notice In a walk of 10,000 steps few are discarded, and each kind of step and each way between phases comes often.
+    function test_play_reaches_everything() public {
+        vm.pauseGasMetering();
+        handler = new FederationHandler();
+        uint256 done;
+        for (uint256 seed; seed < STEPS; ++seed) {
+            // A retired ledger goes nowhere, so the walk starts anew after a while.
+            if (seed % 100 == 0 && handler.ledger().currentRound().phase == IFederation.Phase.Retired) restart();
+            // A call that does not fit reverts here, and is discarded in a campaign.
+            (bool isDone,) = address(handler).call(abi.encodeCall(handler.play, (seed)));
+            if (isDone) ++done;
+        }
+        restart();
+        emit log_named_uint("steps done", done);
+        for (uint256 i; i < names.length; ++i) {
+            emit log_named_uint(names[i], total[names[i]]);
+        }
+        assertGt(done, STEPS * 2 / 3);
+        for (uint256 i; i < names.length; ++i) {
+            assertGt(total[names[i]], STEPS / 1_000, names[i]);
+        }
+    }
+
+    function restart() private {
+        for (uint256 i; i < names.length; ++i) {
+            total[names[i]] += handler.accepted(names[i]);
+        }
+        transitions |= handler.transitions();
+        handler = new FederationHandler();
     }
 }

@@ -10,71 +10,68 @@ abstract contract MembershipSteps is World {
     bytes32 internal constant ADMIN_ROLE = 0;
     bytes32 internal constant AGGREGATOR_ROLE = keccak256("AGGREGATOR_ROLE");
 
-    function register(uint256 seed) external step(seed) {
+    function register() internal counted("register") {
         vm.assume(!isRetired());
         doRegister(pick(isApplicant));
     }
 
-    function admit(uint256 seed) external step(seed) {
+    function admit() internal counted("admit") {
         vm.assume(!isRetired());
         doAdmit(pick(isAdmissible));
     }
 
-    function suspend(uint256 seed) external step(seed) {
+    function suspend() internal counted("suspend") {
         vm.assume(!isRetired());
-        seldom(3);
         address node = pick(isAdmitted);
         vm.prank(admin);
         ledger.suspend(node);
         dismiss(node, IFederation.MemberStatus.Suspended);
     }
 
-    function leave(uint256 seed) external step(seed) {
+    function leave() internal counted("leave") {
         vm.assume(!isRetired());
-        seldom(3);
         address node = pick(isAdmitted);
         vm.prank(node);
         ledger.leave();
         dismiss(node, IFederation.MemberStatus.Left);
     }
 
-    function rotateKeys(uint256 seed) external step(seed) {
+    function rotateKeys() internal counted("rotateKeys") {
         vm.assume(!isRetired());
         vm.prank(pick(isAdmitted));
-        ledger.rotateKeys(keccak256(abi.encode(seed)), keccak256("certificate"));
+        ledger.rotateKeys(drawDigest(), keccak256("certificate"));
     }
 
-    function adoptPolicy(uint256 seed) external step(seed) {
+    function adoptPolicy() internal counted("adoptPolicy") {
         vm.assume(!isRetired());
-        seldom(3);
         doAdopt();
     }
 
-    function approvePolicy(uint256 seed) external step(seed) {
+    function approvePolicy() internal counted("approvePolicy") {
         vm.assume(!isRetired());
         bytes32 digest = ledger.policyDigest();
         vm.prank(pick(isAdmitted));
         ledger.approvePolicy(terms.policyVersion, digest);
     }
 
-    function requestEpoch(uint256 seed) external step(seed) {
+    function requestEpoch() internal counted("requestEpoch") {
         vm.assume(!isRetired());
         doRequest(pick(isAdmitted));
     }
 
-    function publishEpoch(uint256 seed) external step(seed) {
+    function publishEpoch() internal counted("publishEpoch") {
         vm.assume(!isRetired() && isAdmitted(ledger.keyMaker()));
         doPublish();
     }
 
-    function releaseCheckpoint(uint256 seed) external step(seed) {
+    function releaseCheckpoint() internal counted("releaseCheckpoint") {
         vm.assume(!isRetired());
         vm.prank(admin);
-        ledger.releaseCheckpoint(keccak256(abi.encode(seed)));
+        ledger.releaseCheckpoint(drawDigest());
     }
 
     /// @notice The admin hands its role over, or is replaced by whom it made admin.
-    function handAdminOver(uint256 seed) external step(seed) {
+    function handAdminOver() internal counted("handAdminOver") {
         vm.assume(!isRetired());
         address next = admin == address(0xAD01) ? address(0xAD02) : address(0xAD01);
         IAccessControl roles = IAccessControl(address(ledger));
@@ -91,7 +88,7 @@ abstract contract MembershipSteps is World {
     }
 
     /// @notice The admin replaces the aggregator between two rounds.
-    function replaceAggregator(uint256 seed) external step(seed) {
+    function replaceAggregator() internal counted("replaceAggregator") {
         vm.assume(!isRetired() && !isUnderWay());
         address next = aggregator == address(0xA661) ? address(0xA662) : address(0xA661);
         vm.startPrank(admin);
@@ -101,9 +98,8 @@ abstract contract MembershipSteps is World {
         aggregator = next;
     }
 
-    function retire(uint256 seed) external step(seed) {
+    function retire() internal counted("retire") {
         vm.assume(!isRetired() && !isUnderWay());
-        seldom(40);
         vm.prank(admin);
         ledger.retire();
         round.phase = IFederation.Phase.Retired;

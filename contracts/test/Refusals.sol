@@ -10,7 +10,7 @@ import {IFederation} from "../interfaces/IFederation.sol";
 abstract contract Refusals is ResultSteps {
     bytes32 private constant ROOT = keccak256("root");
 
-    function refuseOutsiders(uint256 seed) external step(seed) {
+    function refuseOutsiders() internal counted("refuseOutsiders") {
         vm.assume(!isRetired());
         bytes4 unauthorized = IAccessControl.AccessControlUnauthorizedAccount.selector;
         address caller = outsider;
@@ -39,7 +39,7 @@ abstract contract Refusals is ResultSteps {
     }
 
     /// @notice Who was admin or aggregator before is neither now.
-    function refusePredecessorsInOffice(uint256 seed) external step(seed) {
+    function refusePredecessorsInOffice() internal counted("refusePredecessorsInOffice") {
         bytes4 unauthorized = IAccessControl.AccessControlUnauthorizedAccount.selector;
         address oldAdmin = admin == address(0xAD01) ? address(0xAD02) : address(0xAD01);
         address oldAggregator = aggregator == address(0xA661) ? address(0xA662) : address(0xA661);
@@ -48,23 +48,23 @@ abstract contract Refusals is ResultSteps {
         refuse(oldAggregator, abi.encodeCall(IFederation.openRound, (round.number + 1)), unauthorized);
     }
 
-    function refuseSecondCommitment(uint256 seed) external step(seed) {
+    function refuseSecondCommitment() internal counted("refuseSecondCommitment") {
         vm.assume(isAt(IFederation.Phase.Open) && clock <= round.deadline);
         refuse(
             pick(hasCommitted),
-            abi.encodeCall(IFederation.commit, (round.number, keccak256(abi.encode(seed)), 1)),
+            abi.encodeCall(IFederation.commit, (round.number, drawDigest(), 1)),
             IFederation.AlreadyCommitted.selector
         );
     }
 
-    function refuseCommitmentOfOthers(uint256 seed) external step(seed) {
+    function refuseCommitmentOfOthers() internal counted("refuseCommitmentOfOthers") {
         vm.assume(isAt(IFederation.Phase.Open) && clock <= round.deadline);
         address caller = draw(2) == 0 ? outsider : pick(isNoMember);
         bytes memory call = abi.encodeCall(IFederation.commit, (round.number, ROOT, 1));
         refuse(caller, call, IFederation.NotInCohort.selector);
     }
 
-    function refuseBadCommitment(uint256 seed) external step(seed) {
+    function refuseBadCommitment() internal counted("refuseBadCommitment") {
         vm.assume(isAt(IFederation.Phase.Open));
         address node = pick(hasNotCommitted);
         uint24 number = round.number;
@@ -83,7 +83,7 @@ abstract contract Refusals is ResultSteps {
         refuse(node, abi.encodeCall(IFederation.commit, (number, 0, 1)), IFederation.ZeroDigest.selector);
     }
 
-    function refuseBadBatch(uint256 seed) external step(seed) {
+    function refuseBadBatch() internal counted("refuseBadBatch") {
         vm.assume(isAt(IFederation.Phase.Open));
         uint16 leaves = 1;
         bytes4 reason = IFederation.DeadlinePassed.selector;
@@ -99,7 +99,7 @@ abstract contract Refusals is ResultSteps {
     }
 
     /// @notice A seal that omits a commitment, invents one, doubles one, or comes from somebody else or too early.
-    function refuseBadSeal(uint256 seed) external step(seed) {
+    function refuseBadSeal() internal counted("refuseBadSeal") {
         vm.assume(isAt(IFederation.Phase.Open));
         uint24 number = round.number;
         (address[] memory listed, bytes memory reasons, uint256 counted) = listContributors(false);
@@ -145,7 +145,7 @@ abstract contract Refusals is ResultSteps {
     }
 
     /// @notice Once sealed, a round takes no commitment, batch or seal from anyone.
-    function refuseToAlterASeal(uint256 seed) external step(seed) {
+    function refuseToAlterASeal() internal counted("refuseToAlterASeal") {
         vm.assume(round.number != 0 && !isAt(IFederation.Phase.Open));
         address[4] memory callers = [admin, aggregator, nodes[draw(NODES)], outsider];
         address caller = callers[draw(4)];
@@ -164,7 +164,7 @@ abstract contract Refusals is ResultSteps {
     }
 
     /// @notice What is over stays as it is.
-    function refuseToAlterAnEnd(uint256 seed) external step(seed) {
+    function refuseToAlterAnEnd() internal counted("refuseToAlterAnEnd") {
         vm.assume(round.number != 0 && !isUnderWay());
         address node = nodes[draw(NODES)];
         uint24 number = round.number;
@@ -181,7 +181,7 @@ abstract contract Refusals is ResultSteps {
         }
     }
 
-    function refuseOpening(uint256 seed) external step(seed) {
+    function refuseOpening() internal counted("refuseOpening") {
         vm.assume(!isRetired());
         uint24 next = round.number + 1;
         refuse(aggregator, abi.encodeCall(IFederation.openRound, (next - 1)), IFederation.WrongRound.selector);
@@ -198,13 +198,13 @@ abstract contract Refusals is ResultSteps {
         refuse(aggregator, abi.encodeCall(IFederation.openRound, (next)), reason);
     }
 
-    function refuseSecondAttestation(uint256 seed) external step(seed) {
+    function refuseSecondAttestation() internal counted("refuseSecondAttestation") {
         vm.assume(isDecidable() && clock <= round.deadline);
         bytes memory call = abi.encodeCall(IFederation.attest, (round.number, draw(2) == 0 ? makeModel() : ROOT));
         refuse(pick(hasVoted), call, IFederation.AlreadyAttested.selector);
     }
 
-    function refuseAttestationOfOthers(uint256 seed) external step(seed) {
+    function refuseAttestationOfOthers() internal counted("refuseAttestationOfOthers") {
         vm.assume(isDecidable() && clock <= round.deadline);
         address caller = draw(2) == 0 ? outsider : pick(isNoMember);
         bytes memory call = abi.encodeCall(IFederation.attest, (round.number, makeModel()));
@@ -212,7 +212,7 @@ abstract contract Refusals is ResultSteps {
     }
 
     /// @notice One signature less than the quorum, a doubled one, a forged one, one of another model, an outsider's.
-    function refuseBadFinalisation(uint256 seed) external step(seed) {
+    function refuseBadFinalisation() internal counted("refuseBadFinalisation") {
         vm.assume(isDecidable());
         uint256 left = count(hasNotAttested);
         uint256 needed = round.attestationQuorum - round.attested;
@@ -239,7 +239,7 @@ abstract contract Refusals is ResultSteps {
     }
 
     /// @notice Who attested by transaction and signs, too, is one node.
-    function refuseDoubledAttestation(uint256 seed) external step(seed) {
+    function refuseDoubledAttestation() internal counted("refuseDoubledAttestation") {
         vm.assume(isDecidable());
         address[] memory signers = new address[](1);
         bytes[] memory signatures = new bytes[](1);
@@ -249,7 +249,7 @@ abstract contract Refusals is ResultSteps {
     }
 
     /// @notice No phase is ended before its time, and none is entered after it.
-    function refuseOutOfTime(uint256 seed) external step(seed) {
+    function refuseOutOfTime() internal counted("refuseOutOfTime") {
         vm.assume(isUnderWay());
         uint24 number = round.number;
         bytes4 early = IFederation.DeadlineNotReached.selector;
@@ -270,7 +270,7 @@ abstract contract Refusals is ResultSteps {
         }
     }
 
-    function refuseBadProposal(uint256 seed) external step(seed) {
+    function refuseBadProposal() internal counted("refuseBadProposal") {
         vm.assume(isAt(IFederation.Phase.Aggregated) && clock <= round.deadline);
         uint16 quorum = round.attestationQuorum;
         bytes4 reason = IFederation.CountOutOfRange.selector;
@@ -285,7 +285,7 @@ abstract contract Refusals is ResultSteps {
         );
     }
 
-    function refuseBadKeys(uint256 seed) external step(seed) {
+    function refuseBadKeys() internal counted("refuseBadKeys") {
         vm.assume(!isRetired());
         uint24 next = terms.epoch + 1;
         address maker = ledger.keyMaker();
@@ -300,7 +300,7 @@ abstract contract Refusals is ResultSteps {
     }
 
     /// @notice The admin gets no power over a round that has begun.
-    function refuseNewAggregator(uint256 seed) external step(seed) {
+    function refuseNewAggregator() internal counted("refuseNewAggregator") {
         vm.assume(isUnderWay());
         address[3] memory heirs = [admin, outsider, nodes[draw(NODES)]];
         bytes memory call = abi.encodeCall(IAccessControl.grantRole, (AGGREGATOR_ROLE, heirs[draw(3)]));
@@ -308,7 +308,7 @@ abstract contract Refusals is ResultSteps {
         refuse(admin, abi.encodeCall(IFederation.retire, ()), IFederation.WrongPhase.selector);
     }
 
-    function refuseAfterRetirement(uint256 seed) external step(seed) {
+    function refuseAfterRetirement() internal counted("refuseAfterRetirement") {
         vm.assume(isRetired());
         bytes4 reason = IFederation.WrongPhase.selector;
         refuse(outsider, abi.encodeCall(IFederation.register, (ROOT, ROOT, ROOT)), reason);
@@ -332,6 +332,8 @@ abstract contract Refusals is ResultSteps {
     function refuse(address caller, bytes memory call, bytes4 reason) private {
         vm.prank(caller);
         (bool isAccepted, bytes memory answer) = address(ledger).call(call);
+        // forge records what a call emits before it reverts, too.
+        vm.getRecordedLogs();
         assertFalse(isAccepted, "accepted");
         assertEq(bytes32(bytes4(answer)), bytes32(reason), "refused for another reason");
     }

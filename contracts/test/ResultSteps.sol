@@ -6,15 +6,15 @@ import {IFederation} from "../interfaces/IFederation.sol";
 
 /// @title A round from its seal to a model
 abstract contract ResultSteps is RoundSteps {
-    function publishAggregate(uint256 seed) external step(seed) {
+    function publishAggregate() internal counted("publishAggregate") {
         vm.assume(isAt(IFederation.Phase.Sealed) && clock <= round.deadline);
         vm.prank(aggregator);
-        ledger.publishAggregate(round.number, keccak256(abi.encode(seed)));
+        ledger.publishAggregate(round.number, drawDigest());
         enter(IFederation.Phase.Aggregated, clock + round.attestWindow);
     }
 
     /// @notice From one to all of the nodes that have not yet, until the quorum is reached.
-    function attest(uint256 seed) external step(seed) {
+    function attest() internal counted("attest") {
         vm.assume(isDecidable() && clock <= round.deadline);
         uint256 left = count(hasNotAttested);
         vm.assume(left != 0);
@@ -30,36 +30,35 @@ abstract contract ResultSteps is RoundSteps {
     }
 
     /// @notice A node that derived something else.
-    function contradict(uint256 seed) external step(seed) {
+    function contradict() internal counted("contradict") {
         vm.assume(isDecidable() && clock <= round.deadline && hasCandidate);
-        seldom(8);
         address node = pick(hasNotAttested);
         vm.prank(node);
-        ledger.attest(round.number, keccak256(abi.encode(seed)));
+        ledger.attest(round.number, drawDigest());
         hasAttested[round.number][node] = true;
         becomeFailed();
     }
 
     /// @notice For the record, once the round is finalised.
-    function attestLate(uint256 seed) external step(seed) {
+    function attestLate() internal counted("attestLate") {
         vm.assume(isAt(IFederation.Phase.Finalised));
         address node = pick(isLate);
         vm.prank(node);
-        ledger.attest(round.number, draw(2) == 0 ? makeModel() : keccak256(abi.encode(seed)));
+        ledger.attest(round.number, draw(2) == 0 ? makeModel() : drawDigest());
         hasAttested[round.number][node] = true;
     }
 
-    function proposeResult(uint256 seed) external step(seed) {
+    function proposeResult() internal counted("proposeResult") {
         vm.assume(isAt(IFederation.Phase.Aggregated) && round.batching && clock <= round.deadline);
         uint16 signed = uint16(round.attestationQuorum + draw(round.cohort - round.attestationQuorum + 1));
         vm.prank(aggregator);
-        ledger.proposeResult(round.number, makeModel(), keccak256(abi.encode(seed)), signed);
+        ledger.proposeResult(round.number, makeModel(), drawDigest(), signed);
         (hasCandidate, candidate) = (true, makeModel());
         enter(IFederation.Phase.Proposed, clock + round.attestWindow);
     }
 
     /// @notice With signatures, beside the attestations by transaction, of just the quorum or of more.
-    function finaliseSigned(uint256 seed) external step(seed) {
+    function finaliseSigned() internal counted("finaliseSigned") {
         vm.assume(isDecidable());
         uint256 left = count(hasNotAttested);
         uint256 needed = round.attestationQuorum - round.attested;
@@ -72,7 +71,7 @@ abstract contract ResultSteps is RoundSteps {
     }
 
     /// @notice With a proposal that stood.
-    function finaliseProposed(uint256 seed) external step(seed) {
+    function finaliseProposed() internal counted("finaliseProposed") {
         vm.assume(isAt(IFederation.Phase.Proposed));
         sleepPast(round.deadline);
         vm.prank(outsider);

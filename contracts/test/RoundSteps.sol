@@ -7,7 +7,7 @@ import {IFederation} from "../interfaces/IFederation.sol";
 /// @title A round from its opening to its seal, and its end before a result
 abstract contract RoundSteps is MembershipSteps {
     /// @notice Time passes: a little, or to one of the moments that matter.
-    function sleep(uint256 seed) external step(seed) {
+    function sleep() internal counted("sleep") {
         uint256 choice = isUnderWay() ? draw(10) : 9;
         if (choice == 0 && clock < round.deadline) clock = round.deadline;
         else if (choice == 1 && clock < round.deadline) clock = round.deadline + 1;
@@ -16,7 +16,7 @@ abstract contract RoundSteps is MembershipSteps {
         else clock += draw(60);
     }
 
-    function openRound(uint256 seed) external step(seed) {
+    function openRound() internal counted("openRound") {
         vm.assume(!isRetired() && !isUnderWay() && terms.admitted >= 2);
         uint256 members = terms.admitted;
         if (
@@ -61,7 +61,7 @@ abstract contract RoundSteps is MembershipSteps {
     }
 
     /// @notice From one to all of the nodes that have not yet.
-    function commit(uint256 seed) external step(seed) {
+    function commit() internal counted("commit") {
         vm.assume(isAt(IFederation.Phase.Open) && clock <= round.deadline);
         uint256 left = count(hasNotCommitted);
         vm.assume(left != 0);
@@ -78,9 +78,8 @@ abstract contract RoundSteps is MembershipSteps {
     }
 
     /// @notice Leaves of any nodes of the cohort, also of some that committed by transaction.
-    function anchorCommitments(uint256 seed) external step(seed) {
-        vm.assume(isAt(IFederation.Phase.Open) && round.batching && round.batched == 0);
-        vm.assume(clock <= round.deadline - round.attestWindow);
+    function anchorCommitments() internal counted("anchorCommitments") {
+        vm.assume(isBatchPossible());
         uint16 leaves;
         for (uint256 i; i < NODES; ++i) {
             if (!isMember(nodes[i]) || draw(4) == 0) continue;
@@ -89,11 +88,11 @@ abstract contract RoundSteps is MembershipSteps {
         }
         vm.assume(leaves != 0);
         vm.prank(aggregator);
-        ledger.anchorCommitments(round.number, keccak256(abi.encode(seed)), leaves);
+        ledger.anchorCommitments(round.number, drawDigest(), leaves);
         round.batched = leaves;
     }
 
-    function seal(uint256 seed) external step(seed) {
+    function seal() internal counted("seal") {
         vm.assume(isAt(IFederation.Phase.Open));
         (address[] memory listed, bytes memory reasons, uint256 counted) = listContributors(draw(3) == 0);
         vm.assume(counted >= round.minContributors);
@@ -103,9 +102,8 @@ abstract contract RoundSteps is MembershipSteps {
         becomeSealed(counted);
     }
 
-    function sealByAnyone(uint256 seed) external step(seed) {
+    function sealByAnyone() internal counted("sealByAnyone") {
         vm.assume(isAt(IFederation.Phase.Open));
-        seldom(4);
         (address[] memory listed, bytes memory reasons, uint256 counted) = listContributors(false);
         vm.assume(counted >= round.minContributors);
         sleepPast(overdue());
@@ -114,29 +112,31 @@ abstract contract RoundSteps is MembershipSteps {
         becomeSealed(counted);
     }
 
-    function dispute(uint256 seed) external step(seed) {
+    function dispute() internal counted("dispute") {
         vm.assume(isUnderWay() && !isAt(IFederation.Phase.Open));
-        seldom(15);
         vm.prank(pick(isMember));
-        ledger.dispute(round.number, IFederation.Subject(draw(3)), uint32(seed));
+        ledger.dispute(round.number, IFederation.Subject(draw(3)), uint32(draw(100)));
         becomeFailed();
     }
 
-    function fail(uint256 seed) external step(seed) {
+    function giveUp() internal counted("giveUp") {
         vm.assume(isUnderWay());
-        seldom(15);
         vm.prank(aggregator);
         ledger.fail(round.number, uint8(draw(5)));
         becomeFailed();
     }
 
-    function failByAnyone(uint256 seed) external step(seed) {
+    function failByAnyone() internal counted("failByAnyone") {
         vm.assume(isUnderWay());
-        if (clock <= overdue()) seldom(15);
         sleepPast(overdue());
         vm.prank(outsider);
         ledger.fail(round.number, uint8(draw(5)));
         becomeFailed();
+    }
+
+    function isBatchPossible() internal view returns (bool) {
+        return isAt(IFederation.Phase.Open) && round.batching && round.batched == 0
+            && clock <= round.deadline - round.attestWindow;
     }
 
     function isOverBudget() internal view returns (bool) {

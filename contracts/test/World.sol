@@ -57,7 +57,7 @@ abstract contract World is StdAssertions, Replay {
     // What has happened
     /// @notice Bit `8 * from + to` of each pair of phases that one step led through.
     uint256 public transitions;
-    mapping(bytes4 handler => uint256) public accepted;
+    mapping(string step => uint256) public accepted;
     uint256 private _random;
 
     /// @dev A step of the ledger at the handler's own time, with the events that it left.
@@ -69,7 +69,11 @@ abstract contract World is StdAssertions, Replay {
         _;
         replay(vm.getRecordedLogs(), address(ledger));
         transitions |= 1 << (8 * uint256(before) + uint256(ledger.currentRound().phase));
-        ++accepted[msg.sig];
+    }
+
+    modifier counted(string memory name) {
+        _;
+        ++accepted[name];
     }
 
     /// @dev Who takes part, and a ledger with a policy and a first key.
@@ -93,9 +97,8 @@ abstract contract World is StdAssertions, Replay {
         return _random % bound;
     }
 
-    /// @dev Discards all but one in `bound` calls: what ends rounds is rare, or no round would come far.
-    function seldom(uint256 bound) internal {
-        vm.assume(draw(bound) == 0);
+    function drawDigest() internal returns (bytes32) {
+        return keccak256(abi.encode(draw(type(uint256).max)));
     }
 
     /// @dev Any node of which `fits` holds; discards the call where there is none.

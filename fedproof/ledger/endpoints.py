@@ -146,9 +146,8 @@ class Endpoints(Endpoint):
                 except LedgerError as error:
                     silent[member] = error  # such as a block that it does not have yet
                     continue
-                self._roster.praise(member)
                 if sum(other == answer for other in said.values()) == self._agreement:
-                    self._name_others(said, answer, what=what)
+                    self._judge(said, answer, what=what)
                     return answer
             if attempt < self._attempts:
                 time.sleep(pause_s)
@@ -236,9 +235,11 @@ class Endpoints(Endpoint):
         self._roster.rest(awake[0], "endpoint_lies", reason)
         return len(awake) > 1
 
-    def _name_others(self, said: dict[Endpoint, Answer], answer: Answer, *, what: str) -> None:
+    def _judge(self, said: dict[Endpoint, Answer], answer: Answer, *, what: str) -> None:
         for member, other in said.items():
-            if other != answer:
+            if other == answer:
+                self._roster.praise(member)
+            else:
                 reason = f"{what}: it says {_spell(other)}, {self._agreement} others {_spell(answer)}"
                 self._roster.rest(member, "endpoint_disagrees", reason)
 

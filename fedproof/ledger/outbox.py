@@ -61,6 +61,7 @@ class Outbox:
         self._file = OutboxFile(rules.path, chain_id=endpoint.chain_id, wallet=signer.address)
         self._log: FilteringBoundLogger = structlog.get_logger()
         self._tended_at = -1
+        self._nudge_at: dict[int, float] = {}
 
     def sendings(self) -> list[Sending]:
         """Return everything that was sent or is to be, oldest first, as far as it is known."""
@@ -119,8 +120,12 @@ class Outbox:
         sending, receipt = self._look(sending)
         if receipt is not None:
             self._is_settled(sending, final_block)
-        elif was_mined or time.time() - sending.versions[0].made >= self._rules.replace_after_s:
+        elif was_mined or time.monotonic() >= self._nudge_at.setdefault(sending.number, self._later()):
+            self._nudge_at[sending.number] = self._later()
             self._nudge(sending)
+
+    def _later(self) -> float:
+        return time.monotonic() + self._rules.replace_after_s
 
     # From a call to a pending transaction
 
@@ -140,7 +145,7 @@ class Outbox:
             # Those in between are on their way, or were never sent, or the chain has lost them.
             for other in self._file.unsettled():
                 if floor <= other.nonce < sending.nonce:
-                    self._offer(other)
+                    self._offer_again(other)
         return sending
 
     def _offer_first(self, sending: Sending) -> bool:
@@ -165,20 +170,31 @@ class Outbox:
         self._file.note_offered(sending)
         return True
 
+    def _offer_again(self, sending: Sending) -> bool:
+        """Hand over what is on the disk already; False when nobody takes it, for whatever reason."""
+        try:
+            return self._offer(sending)
+        except LedgerUnreachable:
+            raise
+        except LedgerError as error:
+            self._log.warning("transaction_refused", what=sending.what, message=str(error))
+            return False
+
     # From a pending transaction to a receipt
 
     def _await_receipt(self, sending: Sending, *, is_new: bool) -> TxReceipt | None:
         """Return the receipt once there is one, or None when another transaction has the nonce for good."""
         started = time.monotonic()
-        nudge_at = started + (self._rules.replace_after_s if is_new else 0.0)
+        nudge_at = self._later() if is_new else started
         pause_s = _FIRST_POLL_S
         while True:
+            was_mined = sending.state is SendingState.MINED
             sending, receipt = self._look(sending)
             if receipt is not None and self._is_settled(sending):
                 return receipt
-            if receipt is None and time.monotonic() >= nudge_at:
+            if receipt is None and (was_mined or time.monotonic() >= nudge_at):
                 sending = self._nudge(sending)
-                nudge_at = time.monotonic() + self._rules.replace_after_s
+                nudge_at = self._later()
             if sending.state is SendingState.SUPERSEDED:
                 return None
             timeout_s = self._endpoint.receipt_timeout_s
@@ -244,13 +260,8 @@ class Outbox:
         newest = sending.versions[0]
         if not is_known(self._endpoint, newest.signed.hash):
             self._log.warning("transaction_sent_again", what=sending.what, transaction=newest.signed.hash)
-            try:
-                if self._offer(sending):
-                    return self._file.load(sending.number)
-            except LedgerUnreachable:
-                raise
-            except LedgerError as error:
-                self._log.warning("transaction_refused", what=sending.what, message=str(error))
+            if self._offer_again(sending):
+                return self._file.load(sending.number)
         if time.time() - newest.made < self._rules.replace_after_s:
             return sending
         where = f"{self._endpoint.url}: {sending.what}: still pending as 0x{newest.signed.hash.hex()}"

@@ -280,14 +280,15 @@ def decode_proposal(raw: bytes) -> tuple[SignedAttestation, ...]:
 
 
 def _decode_leaves(raw: bytes, types: list[str]) -> list[tuple[Any, ...]]:
-    tag, *leaves = split_fields(raw, "signed statements", most=1 + _MOST_LEAVES)
+    fields = split_fields(raw, "signed statements", most=1 + _MOST_LEAVES)
+    tag, leaves = fields[0] if fields else b"", fields[1:]
     if tag != _TAG.encode():
         raise MalformedMessage(f"signed statements: expected the tag {_TAG!r}, got {tag[:40]!r}")
     decoded = []
     for index, leaf in enumerate(leaves):
         try:
             values = decode(types, leaf)
-        except DecodingError as error:
+        except (DecodingError, OverflowError, ValueError) as error:
             raise MalformedMessage(f"signed statements: leaf {index}: {error}") from error
         if encode(types, values) != leaf:
             raise MalformedMessage(f"signed statements: leaf {index}: expected the one encoding, got another")

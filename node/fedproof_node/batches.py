@@ -6,12 +6,14 @@ by itself, or anchors and proposes what nobody signed, which every node of the c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from fedproof.digests import Address, Digest
 from fedproof.errors import BadLeaf, NetworkError, PeerError
 from fedproof.ledger.client import Ledger
+from fedproof.ledger.receipts import BatchReceipt, save_receipt
 from fedproof.ledger.rounds import RoundRecord
 from fedproof.ledger.statements import (
     RoundStatements,
@@ -20,6 +22,7 @@ from fedproof.ledger.statements import (
     compute_contributions,
 )
 from fedproof.manifest import Contribution
+from fedproof.merkle import compute_path, leaf_digest
 from fedproof.policy import Policy
 from fedproof_node.relay import Relay
 
@@ -27,7 +30,10 @@ from fedproof_node.relay import Relay
 class Batches:
     """This node's side of signed statements."""
 
-    def __init__(self, *, node: Address, policy: Policy, ledger: Ledger, relay: Relay) -> None:
+    def __init__(
+        self, *, node: Address, policy: Policy, ledger: Ledger, relay: Relay, receipts_dir: Path
+    ) -> None:
+        self._receipts_dir = receipts_dir
         self._node = node
         self._policy = policy
         self._ledger = ledger
@@ -125,7 +131,23 @@ class Batches:
                     leaves, root=root, count=record.batch.count, max_examples=self._policy.rounds.max_examples
                 )
             self._verified = {root: leaves}
+            self._keep_receipt(record.number, root, leaves)
         return self._verified[root]
+
+    def _keep_receipt(self, number: int, root: Digest, leaves: Sequence[SignedCommitment]) -> None:
+        """Write down that this node's commitment stands in the batch, where it does."""
+        for index, signed in enumerate(leaves):
+            if signed.node == self._node:
+                digests = [leaf_digest(each.leaf()) for each in leaves]
+                receipt = BatchReceipt(
+                    round=number,
+                    root=root,
+                    size=len(leaves),
+                    index=index,
+                    leaf="0x" + signed.leaf().hex(),
+                    path=compute_path(digests, index),
+                )
+                save_receipt(self._receipts_dir / f"{number}.json", receipt)
 
     def _describe(self, record: RoundRecord) -> RoundStatements:
         return RoundStatements(

@@ -1,7 +1,8 @@
-"""`fedproof node`: make a node's folder, register it, run it."""
+"""`fedproof node`: make a node's folder, register it, run it, leave."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from fedproof.digests import checksum_address
+from fedproof.digests import ZERO_DIGEST, Digest, checksum_address
 from fedproof.errors import ConfigurationError
 from fedproof.keys.wallet import read_password
 from fedproof.logs import configure_logs
@@ -18,7 +19,7 @@ from fedproof.logs import configure_logs
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="A participant's node: init, then register, then run.",
+    help="A participant's node: init, then register, then run; approve the policy, and leave one day.",
     pretty_exceptions_enable=False,
 )
 
@@ -88,14 +89,51 @@ def init(
 
 
 @app.command()
-def register(config: ConfigOption, password_file: PasswordOption = None) -> None:
-    """Apply on the ledger with this node's keys. The operator admits it then."""
+def register(
+    config: ConfigOption,
+    password_file: PasswordOption = None,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="A document about this node, whose SHA-256 goes on the ledger; salt it."),
+    ] = None,
+) -> None:
+    """Apply on the ledger with this node's keys. The operator admits it then.
+
+    An admitted node that has replaced its wrapping key or certificate names the new ones by this command. Ask
+    the operator for a new epoch then, which is the first that the new key opens.
+    """
+    from fedproof.files import read_whole
     from fedproof_node.config import load_node_config
     from fedproof_node.service import register_node
 
     loaded = load_node_config(config)
     password = read_password(password_file or loaded.chain.password_file)
-    register_node(loaded, password=password, log=configure_logs("node", loaded.name))
+    digest = ZERO_DIGEST
+    if metadata is not None:
+        digest = Digest(hashlib.sha256(read_whole(metadata, "a document about this node")).digest())
+    register_node(loaded, password=password, metadata=digest, log=configure_logs("node", loaded.name))
+
+
+@app.command()
+def approve(config: ConfigOption, password_file: PasswordOption = None) -> None:
+    """Say on the ledger that this node agrees to the policy: model, training plan, clips, privacy."""
+    from fedproof_node.config import load_node_config
+    from fedproof_node.service import approve_policy
+
+    loaded = load_node_config(config)
+    password = read_password(password_file or loaded.chain.password_file)
+    approve_policy(loaded, password=password, log=configure_logs("node", loaded.name))
+
+
+@app.command()
+def leave(config: ConfigOption, password_file: PasswordOption = None) -> None:
+    """Take part no longer, from the next round on. Registering again is possible."""
+    from fedproof_node.config import load_node_config
+    from fedproof_node.service import leave_federation
+
+    loaded = load_node_config(config)
+    password = read_password(password_file or loaded.chain.password_file)
+    leave_federation(loaded, password=password, log=configure_logs("node", loaded.name))
 
 
 @app.command()

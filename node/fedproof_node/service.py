@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.config import load_address_book
-from fedproof.digests import checksum_address
+from fedproof.digests import Digest, checksum_address
 from fedproof.errors import NetworkError, PeerError
 from fedproof.keys.tls import certificate_digest
 from fedproof.keys.wrapping import WrappingKey
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.connection import open_ledger, open_signer
+from fedproof.ledger.events import MemberStatus
 from fedproof.ledger.signer import Signer
 from fedproof.memory import share_one_heap
 from fedproof.policy import Policy
@@ -40,14 +41,20 @@ from fedproof_node.trainer import Trainer
 from fedproof_node.watch import LedgerWatch
 
 
-def register_node(config: NodeConfig, *, password: str, log: FilteringBoundLogger) -> None:
+def register_node(config: NodeConfig, *, password: str, metadata: Digest, log: FilteringBoundLogger) -> None:
     """Apply on the ledger with this node's keys, and leave its public key at the aggregator if that answers.
 
-    Doing it again changes nothing.
+    Doing it again changes nothing. With other keys, an admitted node names them in place of the old ones.
+
+    Args:
+        config: the node's.
+        password: of its keys.
+        metadata: digest of a document about the node, or zero.
+        log: hears what was done.
 
     Raises:
         ConfigurationError: a key cannot be used.
-        LedgerError: the ledger does not answer or refuses, such as other keys after the admission.
+        LedgerError: the ledger does not answer or refuses.
     """
     signer, wrapping_key = _load_keys(config, password)
     ledger = open_ledger(config.chain, signer, state_dir=config.state_dir)
@@ -55,16 +62,51 @@ def register_node(config: NodeConfig, *, password: str, log: FilteringBoundLogge
     watch = LedgerWatch(ledger, from_block=_first_block(config), finality=config.chain.finality)
     member = watch.refresh().members.get(ledger.address)
     keys = (wrapping_key.digest, certificate)
-    if member is None or (member.wrapping_key_digest, member.certificate_digest) != keys:
-        receipt = ledger.register(*keys)
-        log.info("registered", node=checksum_address(ledger.address), gas=receipt.gas_used)
+    node = checksum_address(ledger.address)
+    if member is not None and (member.wrapping_key_digest, member.certificate_digest) == keys:
+        log.info("registered", node=node, gas=0)
+    elif member is not None and member.status is MemberStatus.ADMITTED:
+        receipt = ledger.rotate_keys(*keys)
+        log.info("keys_rotated", node=node, gas=receipt.gas_used, counts="from the next epoch on")
     else:
-        log.info("registered", node=checksum_address(ledger.address), gas=0)
+        receipt = ledger.register(*keys, metadata)
+        log.info("registered", node=node, gas=receipt.gas_used)
     try:
         with Relay(config.aggregator.target, config.tls, patience=Patience(attempts=1)) as relay:
             relay.put_public_key(wrapping_key.public_bytes)
     except (NetworkError, PeerError) as error:
         log.info("waiting", reason=f"the public key is left at the aggregator at the first run: {error}")
+
+
+def leave_federation(config: NodeConfig, *, password: str, log: FilteringBoundLogger) -> None:
+    """Take part no longer, from the next round on.
+
+    Raises:
+        ConfigurationError: the wallet cannot be used.
+        LedgerError: the ledger does not answer, or the node is not admitted.
+    """
+    signer, _ = _load_keys(config, password)
+    ledger = open_ledger(config.chain, signer, state_dir=config.state_dir)
+    receipt = ledger.leave()
+    log.info("left", node=checksum_address(ledger.address), gas=receipt.gas_used)
+
+
+def approve_policy(config: NodeConfig, *, password: str, log: FilteringBoundLogger) -> None:
+    """Say on the ledger that this node agrees to the adopted policy, which has to be the configured one.
+
+    Raises:
+        ConfigurationError: the wallet or the policy cannot be used.
+        PolicyMismatch: the ledger has adopted another policy.
+        LedgerError: the ledger does not answer, or the node is not admitted.
+    """
+    policy = Policy.load(config.policy)
+    signer, _ = _load_keys(config, password)
+    ledger = open_ledger(config.chain, signer, state_dir=config.state_dir)
+    history = LedgerWatch(ledger, from_block=_first_block(config), finality=config.chain.finality).refresh()
+    verify_policy(policy, history, where=config.policy)
+    version = len(history.policies)
+    receipt = ledger.approve_policy(version, policy.digest)
+    log.info("approved", version=version, policy=policy.digest, gas=receipt.gas_used)
 
 
 def run_node(
@@ -166,7 +208,13 @@ def build_daemon(
         log=log,
         public_key_wait_s=config.public_key_wait_s,
     )
-    batches = Batches(node=membership.node, policy=membership.policy, ledger=ledger, relay=relay)
+    batches = Batches(
+        node=membership.node,
+        policy=membership.policy,
+        ledger=ledger,
+        relay=relay,
+        receipts_dir=config.state_dir / "receipts",
+    )
     contributor = Contributor(
         membership,
         ledger=ledger,

@@ -91,6 +91,8 @@ def verify_policy(policy: Policy, history: History, *, where: Path) -> None:
         PolicyMismatch: it is not; the message names both digests.
     """
     version = len(history.policies)
+    if not version:
+        raise PolicyMismatch(f"{where}: expected a policy that the ledger has adopted, it has adopted none")
     on_ledger = history.policies[version].digest
     if policy.digest != on_ledger:
         raise PolicyMismatch(
@@ -153,7 +155,8 @@ def _find_obstacle(history: History, node: Address, *, wrapping_key_digest: Dige
     if member.wrapping_key_digest != wrapping_key_digest:
         raise ConfigurationError(
             f"node {name}: expected the wrapping key of digest {member.wrapping_key_digest.hex()} that the "
-            f"ledger holds, the configured one has {wrapping_key_digest.hex()}"
+            f"ledger holds, the configured one has {wrapping_key_digest.hex()} (`fedproof node register` "
+            "names it in place of the old one)"
         )
     if member.status is not MemberStatus.ADMITTED:
         return f"node {name} is {member.status.name}: the operator has to admit it (`fedproof admin admit`)"

@@ -52,4 +52,3 @@ def aggregated(sealed: Pair) -> Pair:
     """Round 1 has its aggregate, and time to attest until ATTEST_END."""
     sealed.act(AGGREGATOR, "publishAggregate", 1, DIGESTS[0], at=START)
     return sealed
-

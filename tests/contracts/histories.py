@@ -161,11 +161,11 @@ class Author:
                 rest = ["commit"] * 4 if this.members - this.committed else []
                 return ["seal", *rest, *["anchorCommitments"] * can_anchor]
             case Phase.SEALED:
-                return ["publishAggregate"]
+                return ["publishAggregate", "publishAggregate", "publishAggregate", "dispute"]
             case Phase.AGGREGATED:
                 return ["attest", "attest", "finalise", *["proposeResult"] * this.terms.batching]
             case Phase.PROPOSED:
-                return ["finalise", "attest"]
+                return ["finalise", "finalise", "attest", "attest", "dispute"]
         steps = ["adoptPolicy"] if model.version == 0 else []
         if len(model.admitted) < 4:
             steps += ["register", "admit"]

@@ -1,113 +1,96 @@
-"""Registration, admission and suspension."""
+"""Who takes part: registration, admission, suspension, departure, and the cohorts that follow from them."""
 
 from __future__ import annotations
 
 import pytest
 
-from fedproof.digests import ZERO_DIGEST, Address, as_address
+from fedproof.digests import ZERO_DIGEST, Address, Digest
 from fedproof.ledger.client import Member
-from fedproof.ledger.events import MemberApplied, MemberStatus
-from tests.chain import Federation, MemoryChain, deploy, make_account, make_digest
+from fedproof.ledger.events import MemberStatus
+from tests.contracts.differential import Pair
+from tests.contracts.histories import DIGESTS, START
+from tests.contracts.model import NOBODY
 from tests.contracts.refusals import refuses, refuses_all_but_admin
+from tests.contracts.signing import ADMIN, AGGREGATOR, NODES
 
-KEYS = (make_digest("wrapping"), make_digest("certificate"))
-
-
-def test_register_applies(bare: Federation) -> None:
-    """A node that registers has applied, and nothing more."""
-    node = bare.nodes[0]
-    (event,) = node.register(*KEYS).events
-    assert isinstance(event, MemberApplied)
-    assert (event.node, event.wrapping_key_digest, event.certificate_digest) == (node.address, *KEYS)
-    assert node.member(node.address) == Member(MemberStatus.APPLIED, 0, 0, 0)
-    assert node.admitted_count() == 0
+FIRST, LATE = NODES[0], NODES[5]
 
 
-def test_register_again_names_other_keys(bare: Federation) -> None:
-    """While a node has only applied, it may name other keys."""
-    node = bare.nodes[0]
-    node.register(*KEYS)
-    (event,) = node.register(KEYS[1], KEYS[0]).events
-    assert isinstance(event, MemberApplied)
-    assert event.wrapping_key_digest == KEYS[1]
+def test_a_node_that_registers_has_applied_and_no_more(ready: Pair) -> None:
+    """It belongs to no cohort until the admin admits it, and may name other keys until then."""
+    for keys in (DIGESTS, DIGESTS[::-1]):
+        (event,) = ready.act(LATE, "register", *keys, at=START)
+        assert (event.wrapping_key_digest, event.certificate_digest, event.metadata_digest) == keys
+    assert ready.view("member", LATE) == Member(MemberStatus.APPLIED, 0, 0, False, bytes(24))
+    assert ready.view("state").admitted == 5
 
 
-@pytest.mark.parametrize("keys", [(ZERO_DIGEST, KEYS[1]), (KEYS[0], ZERO_DIGEST)])
-def test_register_refuses_zero_digests(bare: Federation, keys: tuple[bytes, bytes]) -> None:
-    """Neither key's digest may be zero."""
+@pytest.mark.parametrize("digests", [(ZERO_DIGEST, *DIGESTS[:2]), (DIGESTS[0], ZERO_DIGEST, DIGESTS[1])])
+def test_register_needs_both_keys(ready: Pair, digests: tuple[Digest, Digest, Digest]) -> None:
+    """Neither key's digest may be zero; what a node says about itself may."""
     with refuses("ZeroDigest"):
-        bare.nodes[0].register(*keys)
+        ready.act(LATE, "register", *digests, at=START)
+    ready.act(LATE, "register", *DIGESTS[:2], ZERO_DIGEST, at=START)
 
 
-@pytest.mark.parametrize("status", [MemberStatus.ADMITTED, MemberStatus.SUSPENDED])
-def test_register_refuses_after_admission(bare: Federation, status: MemberStatus) -> None:
-    """Keys cannot change once a node has been admitted, also not after a suspension."""
-    node = bare.nodes[0]
-    node.register(*KEYS)
-    bare.admin.admit(node.address)
-    if status is MemberStatus.SUSPENDED:
-        bare.admin.suspend(node.address)
-    with refuses("WrongStatus", node=node.address, expected=MemberStatus.APPLIED, actual=status):
-        node.register(*KEYS)
+def test_keys_of_a_member_change_by_rotation_only(ready: Pair) -> None:
+    """Admitted nodes rotate, which leaves the epoch fresh; suspended ones have to be admitted first."""
+    with refuses("WrongStatus", FIRST, MemberStatus.APPLIED, MemberStatus.ADMITTED):
+        ready.act(FIRST, "register", *DIGESTS, at=START)
+    ready.act(FIRST, "rotateKeys", *DIGESTS[:2], at=START)
+    assert not ready.view("state").is_epoch_stale
+    ready.act(ADMIN, "suspend", FIRST, at=START)
+    with refuses("NotAdmitted", FIRST, MemberStatus.SUSPENDED):
+        ready.act(FIRST, "rotateKeys", *DIGESTS[:2], at=START)
+    with refuses("WrongStatus", FIRST, MemberStatus.APPLIED, MemberStatus.SUSPENDED):
+        ready.act(FIRST, "register", *DIGESTS, at=START)
 
 
-def test_admit_counts_and_joins_the_next_round(ready: Federation) -> None:
-    """A node that is admitted during a round belongs to the next one."""
-    ready.outsider.register(*KEYS)
-    ready.aggregator.open_round(1)
-    ready.admin.admit(ready.outsider.address)
-    assert ready.admin.member(ready.outsider.address) == Member(MemberStatus.ADMITTED, 2, 0, 0)
-    assert ready.admin.admitted_count() == 4
-    assert ready.admin.round(1).cohort == 3
+def test_a_round_keeps_its_cohort_while_it_is_under_way(opened: Pair) -> None:
+    """Whoever leaves or is suspended goes on in the round; who is admitted meanwhile waits for the next."""
+    leaving, suspended = NODES[1], NODES[2]
+    opened.act(leaving, "leave", at=START)
+    opened.act(ADMIN, "suspend", suspended, at=START)
+    opened.act(LATE, "register", *DIGESTS, at=START)
+    opened.act(ADMIN, "admit", LATE, at=START)
+    for node in (leaving, suspended):
+        opened.act(node, "commit", 1, DIGESTS[0], 7, at=START)
+    with refuses("NotInCohort", 1, LATE):
+        opened.act(LATE, "commit", 1, DIGESTS[0], 7, at=START)
+    assert [opened.view("isInCohort", node) for node in (leaving, suspended, LATE)] == [True, True, False]
+    assert opened.view("currentRound").cohort == 5
 
 
-@pytest.mark.parametrize("registered", [False, True])
-def test_admit_refuses_strangers_and_members(bare: Federation, registered: bool) -> None:
-    """Only a node that has applied or is suspended can be admitted."""
-    node = bare.nodes[0].address
-    if registered:
-        bare.nodes[0].register(*KEYS)
-        bare.admin.admit(node)
-    actual = MemberStatus.ADMITTED if registered else MemberStatus.NONE
-    with refuses("WrongStatus", node=node, expected=MemberStatus.APPLIED, actual=actual):
-        bare.admin.admit(node)
+def test_who_comes_back_to_a_round_is_still_in_it(opened: Pair) -> None:
+    """Suspended and admitted again in the same round, a node can still commit, once."""
+    opened.act(FIRST, "commit", 1, DIGESTS[0], 7, at=START)
+    opened.act(ADMIN, "suspend", FIRST, at=START)
+    (event,) = opened.act(ADMIN, "admit", FIRST, at=START)
+    assert event.first_round == 1
+    with refuses("AlreadyCommitted", 1, FIRST):
+        opened.act(FIRST, "commit", 1, DIGESTS[0], 7, at=START)
 
 
-def test_suspend_and_admit_again(bare: Federation) -> None:
-    """Suspension takes a node out of the count, admission takes it back in."""
-    node = bare.nodes[0]
-    node.register(*KEYS)
-    bare.admin.admit(node.address)
-    bare.admin.suspend(node.address)
-    assert (node.member(node.address).status, node.admitted_count()) == (MemberStatus.SUSPENDED, 0)
-    bare.admin.admit(node.address)
-    assert (node.member(node.address).status, node.admitted_count()) == (MemberStatus.ADMITTED, 1)
+def test_who_left_applies_again(ready: Pair) -> None:
+    """A departure is no expulsion, but it ends with a new admission only."""
+    ready.act(FIRST, "leave", at=START)
+    with refuses("WrongStatus", FIRST, MemberStatus.APPLIED, MemberStatus.LEFT):
+        ready.act(ADMIN, "admit", FIRST, at=START)
+    ready.act(FIRST, "register", *DIGESTS, at=START)
+    (event,) = ready.act(ADMIN, "admit", FIRST, at=START)
+    assert event.first_round == 1
 
 
-def test_suspend_refuses_who_is_not_admitted(bare: Federation) -> None:
-    """Nobody is suspended twice, or before an admission."""
-    node = bare.nodes[0]
-    node.register(*KEYS)
-    with refuses(
-        "WrongStatus", node=node.address, expected=MemberStatus.ADMITTED, actual=MemberStatus.APPLIED
-    ):
-        bare.admin.suspend(node.address)
-
-
-def test_membership_is_the_admins(bare: Federation) -> None:
+def test_membership_is_the_admins(ready: Pair) -> None:
     """Neither the aggregator nor a node admits or suspends."""
-    for caller in (bare.aggregator, bare.nodes[0]):
-        with refuses_all_but_admin(caller):
-            caller.admit(bare.nodes[0].address)
-        with refuses_all_but_admin(caller):
-            caller.suspend(bare.nodes[0].address)
+    for caller in (AGGREGATOR, FIRST):
+        for function in ("admit", "suspend"):
+            with refuses_all_but_admin(caller):
+                ready.act(caller, function, FIRST, at=START)
 
 
-@pytest.mark.parametrize("missing", [0, 1])
-def test_deployment_refuses_the_zero_address(missing: int) -> None:
-    """A federation has an admin and an aggregator from its beginning."""
-    account = make_account(1)
-    roles = [as_address(account.address, "account")] * 2
-    roles[missing] = Address(bytes(20))
+@pytest.mark.parametrize("people", [(NOBODY, AGGREGATOR), (ADMIN, NOBODY)])
+def test_a_ledger_has_an_admin_and_an_aggregator(ready: Pair, people: tuple[Address, Address]) -> None:
+    """Nobody is not one of them."""
     with refuses("ZeroAddress"):
-        deploy(MemoryChain(), account, admin=roles[0], aggregator=roles[1])
+        ready.act(ADMIN, "constructor", *people, NOBODY, at=START)

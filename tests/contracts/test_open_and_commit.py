@@ -1,168 +1,133 @@
-"""Opening a round, and committing to updates."""
+"""Opening a round, committing to updates by transaction, and anchoring those that were signed."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from fedproof.digests import ZERO_DIGEST
 from fedproof.ledger.client import Round
-from fedproof.ledger.events import FailureReason, MemberStatus, Phase, RoundOpened, UpdateCommitted
-from tests.chain import COMMIT_WINDOW_S, MAX_EXAMPLES, Federation, make_digest
+from fedproof.ledger.events import Phase
+from tests.contracts.differential import Pair
+from tests.contracts.histories import DIGESTS, POLICY, START
 from tests.contracts.refusals import refuses, refuses_all_but_aggregator
+from tests.contracts.signing import ADMIN, AGGREGATOR, NODES
 
-ROOT = make_digest("root")
-
-
-def test_open_round_begins_on_the_head_model(ready: Federation) -> None:
-    """A round takes its numbers from the policy, the epoch and the members of that moment."""
-    receipt = ready.aggregator.open_round(1)
-    deadline = ready.admin.block(receipt.block_number).timestamp + COMMIT_WINDOW_S
-    (event,) = receipt.events
-    assert isinstance(event, RoundOpened)
-    assert (event.base_model, event.deadline) == (make_digest("genesis"), deadline)
-    assert ready.admin.round(1) == Round(Phase.OPEN, 2, 2, 3, MAX_EXAMPLES, 1, 1, deadline)
+COMMIT_END = START + POLICY.commit_window
+ROOT = DIGESTS[1]
 
 
-@pytest.mark.parametrize("number", [0, 2])
-def test_open_round_refuses_any_but_the_next(ready: Federation, number: int) -> None:
-    """Rounds are counted one by one."""
-    with refuses("WrongRound", expected=1, actual=number):
-        ready.aggregator.open_round(number)
+def test_a_round_has_the_terms_of_its_opening(ready: Pair) -> None:
+    """Its base model, its cohort and the policy's terms."""
+    (event,) = ready.act(AGGREGATOR, "openRound", 1, at=START)
+    assert (event.base_model, event.deadline) == (ready.view("headModel"), COMMIT_END)
+    terms = POLICY.min_contributors, POLICY.attestation_quorum, POLICY.max_examples
+    windows = POLICY.aggregate_window, POLICY.attest_window
+    assert ready.view("currentRound") == Round(1, Phase.OPEN, COMMIT_END, 5, 0, 0, 0, *terms, *windows, False)
 
 
-def test_open_round_waits_for_the_round_before(opened: Federation) -> None:
-    """Two rounds are never under way, and a number is never used twice."""
-    with refuses("WrongRound", expected=2, actual=1):
-        opened.aggregator.open_round(1)
-    with refuses("WrongPhase", round=1, actual=Phase.OPEN):
-        opened.aggregator.open_round(2)
-    opened.aggregator.fail(1, FailureReason.ABANDONED)
-    opened.aggregator.open_round(2)
-    assert opened.admin.round(2).phase is Phase.OPEN
+def test_rounds_follow_each_other(opened: Pair) -> None:
+    """Two are never under way, and a number is never used twice."""
+    with refuses("WrongRound", 2, 1):
+        opened.act(AGGREGATOR, "openRound", 1, at=START)
+    with refuses("WrongPhase", 1, Phase.OPEN):
+        opened.act(AGGREGATOR, "openRound", 2, at=START)
+    opened.act(AGGREGATOR, "fail", 1, 0, at=START)
+    opened.act(AGGREGATOR, "openRound", 2, at=START)
 
 
-def test_open_round_needs_a_policy_and_an_epoch(bare: Federation) -> None:
-    """Without a policy or a key there is nothing to train under."""
-    bare.admit_all()
+def test_a_round_needs_a_policy_and_an_epoch(begin: Callable[[str], Pair]) -> None:
+    """Without them there is nothing to train under."""
+    pair = begin("deployed")
     with refuses("NoPolicy"):
-        bare.aggregator.open_round(1)
-    bare.adopt_policy()
+        pair.act(AGGREGATOR, "openRound", 1, at=START)
+    pair.act(ADMIN, "adoptPolicy", POLICY, ROOT, at=START)
     with refuses("NoEpoch"):
-        bare.aggregator.open_round(1)
-    bare.publish_epoch()
-    bare.aggregator.open_round(1)
+        pair.act(AGGREGATOR, "openRound", 1, at=START)
 
 
-def test_open_round_needs_enough_members(ready: Federation) -> None:
-    """A cohort that could reach neither quorum is not sent to work."""
-    ready.adopt_policy(min_contributors=4)
-    with refuses("QuorumNotReached", round=1, actual=3, required=4):
-        ready.aggregator.open_round(1)
-    ready.adopt_policy(attestation_quorum=4)
-    with refuses("QuorumNotReached", round=1, actual=3, required=4):
-        ready.aggregator.open_round(1)
-    ready.adopt_policy(min_contributors=3, attestation_quorum=3)
-    ready.aggregator.open_round(1)
+@pytest.mark.parametrize("term", ["min_contributors", "attestation_quorum"])
+def test_a_cohort_has_to_be_able_to_reach_the_quorums(ready: Pair, term: str) -> None:
+    """All five may be asked for, and not six."""
+    ready.act(ADMIN, "adoptPolicy", replace(POLICY, **{term: 6}), ROOT, at=START)
+    with refuses("QuorumNotReached", 1, 5, 6):
+        ready.act(AGGREGATOR, "openRound", 1, at=START)
+    ready.act(ADMIN, "adoptPolicy", replace(POLICY, **{term: 5}), ROOT, at=START)
+    ready.act(AGGREGATOR, "openRound", 1, at=START)
 
 
-def test_open_round_needs_a_majority_for_its_quorum(ready: Federation) -> None:
-    """Half of the cohort is no quorum, as two models could reach it; more than half is one."""
-    ready.outsider.register(ROOT, ROOT)
-    ready.admin.admit(ready.outsider.address)
-    with refuses("QuorumAmbiguous", round=1, quorum=2, cohort=4):
-        ready.aggregator.open_round(1)
-    ready.adopt_policy(attestation_quorum=3)
-    ready.aggregator.open_round(1)
+def test_the_attestation_quorum_is_a_majority(ready: Pair) -> None:
+    """Two of five are none, as two models could reach it; three are."""
+    ready.act(ADMIN, "adoptPolicy", replace(POLICY, attestation_quorum=2), ROOT, at=START)
+    with refuses("QuorumAmbiguous", 1, 2, 5):
+        ready.act(AGGREGATOR, "openRound", 1, at=START)
+    ready.act(ADMIN, "adoptPolicy", replace(POLICY, attestation_quorum=3), ROOT, at=START)
+    ready.act(AGGREGATOR, "openRound", 1, at=START)
 
 
-def test_open_round_is_the_aggregators(ready: Federation) -> None:
-    """Neither the admin nor a node opens rounds."""
-    for caller in (ready.admin, ready.nodes[0]):
+def test_rounds_are_the_aggregators(ready: Pair) -> None:
+    """Neither the admin nor a node opens one."""
+    for caller in (ADMIN, NODES[0]):
         with refuses_all_but_aggregator(caller):
-            caller.open_round(1)
+            ready.act(caller, "openRound", 1, at=START)
 
 
-def test_commit_is_recorded(opened: Federation) -> None:
-    """A commitment names its round, node, root and examples."""
-    node = opened.nodes[0]
-    (event,) = node.commit(1, ROOT, 7).events
-    assert isinstance(event, UpdateCommitted)
-    assert (event.round, event.node, event.update_root, event.examples) == (1, node.address, ROOT, 7)
-    assert node.member(node.address).last_committed == 1
+def test_commit_until_the_deadline(opened: Pair) -> None:
+    """The deadline's own second still counts; one second later is too late."""
+    opened.act(NODES[0], "commit", 1, ROOT, 7, at=COMMIT_END)
+    with refuses("DeadlinePassed", 1, COMMIT_END, COMMIT_END + 1):
+        opened.act(NODES[1], "commit", 1, ROOT, 7, at=COMMIT_END + 1)
 
 
-def test_commit_cannot_be_overwritten(opened: Federation) -> None:
-    """One commitment for each node and round, whether the second is the same or another."""
-    node = opened.nodes[0]
-    node.commit(1, ROOT, 7)
-    for root in (ROOT, make_digest("another root")):
-        with refuses("AlreadyCommitted", round=1, node=node.address):
-            node.commit(1, root, 7)
+def test_commit_once(opened: Pair) -> None:
+    """A commitment is never overwritten, with the same or another."""
+    opened.act(NODES[0], "commit", 1, ROOT, 7, at=START)
+    for root in (ROOT, DIGESTS[2]):
+        with refuses("AlreadyCommitted", 1, NODES[0]):
+            opened.act(NODES[0], "commit", 1, root, 7, at=START)
 
 
-def test_commit_at_the_deadline(opened: Federation) -> None:
-    """The deadline's own second still counts."""
-    opened.pass_deadline(by_s=0)
-    opened.commit(0)
-
-
-def test_commit_after_the_deadline(opened: Federation) -> None:
-    """One second later is too late."""
-    deadline = opened.admin.round(1).deadline
-    opened.pass_deadline(by_s=1)
-    with refuses("DeadlinePassed", round=1, deadline=deadline, time=deadline + 1):
-        opened.commit(0)
-
-
-def test_commit_bounds_the_examples(opened: Federation) -> None:
-    """From one to the policy's maximum."""
-    for examples in (0, MAX_EXAMPLES + 1):
-        with refuses("ExamplesOutOfRange", examples=examples, maximum=MAX_EXAMPLES):
-            opened.nodes[0].commit(1, ROOT, examples)
-    opened.nodes[0].commit(1, ROOT, 1)
-    opened.nodes[1].commit(1, ROOT, MAX_EXAMPLES)
-
-
-def test_commit_refuses_the_zero_root(opened: Federation) -> None:
-    """Zero is no Merkle root."""
+def test_commit_bounds_the_examples(opened: Pair) -> None:
+    """From one to the policy's maximum; and zero is no root."""
+    most = POLICY.max_examples
+    for examples in (0, most + 1):
+        with refuses("ExamplesOutOfRange", examples, most):
+            opened.act(NODES[0], "commit", 1, ROOT, examples, at=START)
     with refuses("ZeroDigest"):
-        opened.nodes[0].commit(1, ZERO_DIGEST, 1)
+        opened.act(NODES[0], "commit", 1, ZERO_DIGEST, 1, at=START)
+    opened.act(NODES[0], "commit", 1, ROOT, 1, at=START)
+    opened.act(NODES[1], "commit", 1, ROOT, most, at=START)
 
 
-def test_commit_refuses_strangers_and_the_suspended(opened: Federation) -> None:
-    """Only admitted nodes commit."""
-    stranger, suspended = opened.outsider, opened.nodes[0]
-    with refuses("NotAdmitted", node=stranger.address, status=MemberStatus.NONE):
-        stranger.commit(1, ROOT, 1)
-    opened.admin.suspend(suspended.address)
-    with refuses("NotAdmitted", node=suspended.address, status=MemberStatus.SUSPENDED):
-        suspended.commit(1, ROOT, 1)
+def test_anchor_early_enough_to_answer(begin: Callable[[str], Pair]) -> None:
+    """Whoever is left out has the attestation window to commit by a transaction of its own."""
+    pair = begin("batched")
+    pair.act(AGGREGATOR, "openRound", 1, at=START)
+    latest = COMMIT_END - POLICY.attest_window
+    with refuses("DeadlinePassed", 1, latest, latest + 1):
+        pair.act(AGGREGATOR, "anchorCommitments", 1, ROOT, 4, at=latest + 1)
+    pair.act(AGGREGATOR, "anchorCommitments", 1, ROOT, 4, at=latest)
+    with refuses("AlreadyAnchored", 1):
+        pair.act(AGGREGATOR, "anchorCommitments", 1, ROOT, 4, at=latest)
+    pair.act(NODES[4], "commit", 1, ROOT, 7, at=COMMIT_END)
+    assert pair.view("currentRound").batched == 4
 
 
-def test_commit_refuses_latecomers(opened: Federation) -> None:
-    """A node admitted after the opening waits for the next round, also one that was suspended."""
-    late, returned = opened.outsider, opened.nodes[0]
-    late.register(ROOT, ROOT)
-    opened.admin.admit(late.address)
-    opened.admin.suspend(returned.address)
-    opened.admin.admit(returned.address)
-    for node in (late, returned):
-        with refuses("NotInCohort", round=1, node=node.address, first_round=2):
-            node.commit(1, ROOT, 1)
-    opened.aggregator.fail(1, FailureReason.ABANDONED)
-    opened.adopt_policy(attestation_quorum=3)
-    opened.aggregator.open_round(2)
-    late.commit(2, ROOT, 1)
+@pytest.mark.parametrize("count", [0, 6])
+def test_anchor_no_more_than_the_cohort(begin: Callable[[str], Pair], count: int) -> None:
+    """A batch holds one to five signed commitments."""
+    pair = begin("batched")
+    pair.act(AGGREGATOR, "openRound", 1, at=START)
+    with refuses("CountOutOfRange", count, 1, 5):
+        pair.act(AGGREGATOR, "anchorCommitments", 1, ROOT, count, at=START)
+    for allowed in (1, 5):
+        with pair.rolled_back():
+            pair.act(AGGREGATOR, "anchorCommitments", 1, ROOT, allowed, at=START)
 
 
-@pytest.mark.parametrize("number", [0, 2])
-def test_commit_refuses_other_rounds(opened: Federation, number: int) -> None:
-    """Only the current round takes commitments."""
-    with refuses("WrongRound", expected=1, actual=number):
-        opened.nodes[0].commit(number, ROOT, 1)
-
-
-def test_commit_refuses_a_round_that_is_sealed(sealed: Federation) -> None:
-    """A sealed set stays as it is."""
-    with refuses("WrongPhase", round=1, actual=Phase.SEALED):
-        sealed.nodes[0].commit(1, ROOT, 1)
+def test_anchor_where_the_policy_allows_it(opened: Pair) -> None:
+    """Not in rounds whose policy wants every commitment by transaction."""
+    with refuses("BatchingNotAllowed", 1):
+        opened.act(AGGREGATOR, "anchorCommitments", 1, ROOT, 4, at=START)

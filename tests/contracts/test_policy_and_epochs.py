@@ -1,26 +1,22 @@
-"""Policies, and the epochs of the shared key."""
+"""Policies, the privacy that rounds spend under them, and the epochs of the shared key."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from fedproof.digests import ZERO_DIGEST, Address
-from fedproof.ledger.events import MemberStatus
-from tests.chain import AGGREGATE_WINDOW_S, ATTEST_WINDOW_S, MAX_EXAMPLES, Federation, make_digest
+from fedproof.digests import ZERO_DIGEST
+from fedproof.ledger.client import Privacy
+from fedproof.ledger.events import MemberStatus, PrivacySpent
+from tests.contracts.differential import Pair
+from tests.contracts.histories import DIGESTS, POLICY, START
+from tests.contracts.model import NOBODY
 from tests.contracts.refusals import refuses, refuses_all_but_admin
+from tests.contracts.signing import ADMIN, AGGREGATOR, NODES
 
-NOBODY = Address(bytes(20))
-CONTEXT, KEYS = make_digest("context"), make_digest("keys")
-
-
-def test_adopt_policy_sets_the_first_model_once(bare: Federation) -> None:
-    """The first policy brings the first model; a later one leaves the head as it is."""
-    bare.adopt_policy()
-    bare.transact(
-        bare.admin, "adoptPolicy", (make_digest(2), 2, 2, 1, 1, 1, 1), make_digest("another genesis")
-    )
-    assert bare.admin.head_model() == make_digest("genesis")
-    assert (bare.admin.policy_version(), bare.admin.policy().digest) == (2, make_digest(2))
+KEY_MAKER = NODES[1]
+GENESIS = DIGESTS[0]
 
 
 @pytest.mark.parametrize(
@@ -34,98 +30,98 @@ def test_adopt_policy_sets_the_first_model_once(bare: Federation) -> None:
         ("attest_window", 1),
     ],
 )
-def test_adopt_policy_bounds_each_term(bare: Federation, term: str, lowest: int) -> None:
-    """Each term has a lowest value, and one below it is refused."""
-    bare.adopt_policy(**{term: lowest})
+def test_each_term_has_a_lowest_value(ready: Pair, term: str, lowest: int) -> None:
+    """It is taken, and one below it is refused."""
+    ready.act(ADMIN, "adoptPolicy", replace(POLICY, **{term: lowest}), GENESIS, at=START)
     with refuses("InvalidPolicy"):
-        bare.adopt_policy(**{term: lowest - 1})
+        ready.act(ADMIN, "adoptPolicy", replace(POLICY, **{term: lowest - 1}), GENESIS, at=START)
 
 
-def test_adopt_policy_refuses_zero_digests(bare: Federation) -> None:
-    """A policy has a digest, and the first one a first model."""
-    terms = (make_digest("policy"), 2, 2, 1, 1, 1, 1)
+def test_batching_leaves_time_to_commit_by_oneself(ready: Pair) -> None:
+    """The time to answer a batch has to fit into the time to commit; without batches it need not."""
+    fitting = replace(POLICY, attest_window=POLICY.commit_window - 1, batching=True)
+    ready.act(ADMIN, "adoptPolicy", fitting, GENESIS, at=START)
+    too_long = replace(fitting, attest_window=POLICY.commit_window)
+    with refuses("InvalidPolicy"):
+        ready.act(ADMIN, "adoptPolicy", too_long, GENESIS, at=START)
+    ready.act(ADMIN, "adoptPolicy", replace(too_long, batching=False), GENESIS, at=START)
+
+
+def test_the_first_policy_brings_the_first_model(ready: Pair) -> None:
+    """A later one leaves the head as it is, whatever it names."""
+    ready.act(ADMIN, "adoptPolicy", replace(POLICY, digest=DIGESTS[1]), DIGESTS[2], at=START)
+    assert (ready.view("headModel"), ready.view("policyDigest")) == (GENESIS, DIGESTS[1])
+    assert ready.view("state").policy_version == 2
     with refuses("ZeroDigest"):
-        bare.transact(bare.admin, "adoptPolicy", (ZERO_DIGEST, *terms[1:]), make_digest("genesis"))
-    with refuses("ZeroDigest"):
-        bare.transact(bare.admin, "adoptPolicy", terms, ZERO_DIGEST)
-    bare.transact(bare.admin, "adoptPolicy", terms, make_digest("genesis"))
-    bare.transact(bare.admin, "adoptPolicy", terms, ZERO_DIGEST)
+        ready.act(ADMIN, "adoptPolicy", replace(POLICY, digest=ZERO_DIGEST), GENESIS, at=START)
 
 
-def test_an_open_round_keeps_its_policy(opened: Federation) -> None:
-    """A policy that is adopted during a round changes nothing in it, its later windows included."""
-    before = opened.admin.round(1)
-    opened.adopt_policy(max_examples=1, aggregate_window=1, attest_window=1, attestation_quorum=3)
-    assert opened.admin.round(1) == before
-    opened.nodes[0].commit(1, make_digest("update"), MAX_EXAMPLES)
-    receipt = opened.aggregator.seal(1, [*opened.commit(1, 2), opened.nodes[0].address])
-    now = opened.admin.block(receipt.block_number).timestamp
-    assert opened.admin.round(1).deadline == now + AGGREGATE_WINDOW_S
-    receipt = opened.aggregator.publish_aggregate(1, make_digest("sum"))
-    now = opened.admin.block(receipt.block_number).timestamp
-    assert opened.admin.round(1).deadline == now + ATTEST_WINDOW_S
+def test_a_round_keeps_its_policy(opened: Pair) -> None:
+    """A policy that is adopted during a round changes nothing in it."""
+    before = opened.view("currentRound")
+    changed = replace(POLICY, max_examples=1, aggregate_window=1, attestation_quorum=5)
+    opened.act(ADMIN, "adoptPolicy", changed, GENESIS, at=START)
+    assert opened.view("currentRound") == before
+    opened.act(NODES[0], "commit", 1, DIGESTS[0], POLICY.max_examples, at=START)
 
 
-def test_policy_is_the_admins(bare: Federation) -> None:
+def test_nodes_approve_the_newest_policy(ready: Pair) -> None:
+    """By version and digest, so that nobody agrees to what has been replaced meanwhile."""
+    ready.act(NODES[0], "approvePolicy", 1, POLICY.digest, at=START)
+    ready.act(ADMIN, "adoptPolicy", replace(POLICY, digest=DIGESTS[1]), GENESIS, at=START)
+    with refuses("WrongPolicy", 2, DIGESTS[1], POLICY.digest):
+        ready.act(NODES[0], "approvePolicy", 1, POLICY.digest, at=START)
+
+
+def test_rounds_spend_up_to_the_budget(ready: Pair) -> None:
+    """A round may use up the budget and not exceed it; one that fails has spent, too."""
+    policy = replace(POLICY, privacy_cost=2, privacy_budget=4)
+    ready.act(ADMIN, "adoptPolicy", policy, GENESIS, at=START)
+    for number in (1, 2):
+        _opened, spent = ready.act(AGGREGATOR, "openRound", number, at=START)
+        assert isinstance(spent, PrivacySpent)
+        assert (spent.cost, spent.spent, spent.budget) == (2, 2 * number, 4)
+        ready.act(AGGREGATOR, "fail", number, 0, at=START)
+    with refuses("BudgetExceeded", 3, 6, 4):
+        ready.act(AGGREGATOR, "openRound", 3, at=START)
+    assert ready.view("privacy") == Privacy(2, 4, 4)
+
+
+def test_policy_is_the_admins(ready: Pair) -> None:
     """The aggregator adopts no policy and asks for no epoch."""
-    with refuses_all_but_admin(bare.aggregator):
-        bare.transact(bare.aggregator, "adoptPolicy", (make_digest(1), 2, 2, 1, 1, 1, 1), make_digest(2))
-    with refuses_all_but_admin(bare.aggregator):
-        bare.aggregator.request_epoch(bare.nodes[0].address)
+    with refuses_all_but_admin(AGGREGATOR):
+        ready.act(AGGREGATOR, "adoptPolicy", POLICY, GENESIS, at=START)
+    with refuses_all_but_admin(AGGREGATOR):
+        ready.act(AGGREGATOR, "requestEpoch", KEY_MAKER, at=START)
 
 
-def test_epoch_is_published_by_its_key_maker(bare: Federation) -> None:
-    """The named node publishes the next epoch, once."""
-    bare.admit_all()
-    bare.admin.request_epoch(bare.nodes[1].address)
-    assert bare.admin.key_maker() == bare.nodes[1].address
-    bare.nodes[1].publish_epoch(1, CONTEXT, KEYS)
-    assert (bare.admin.current_epoch(), bare.admin.key_maker()) == (1, NOBODY)
-    with refuses("NotKeyMaker", epoch=2, key_maker=NOBODY, caller=bare.nodes[1].address):
-        bare.nodes[1].publish_epoch(2, CONTEXT, KEYS)
+def test_an_epoch_is_published_once_by_its_key_maker(ready: Pair) -> None:
+    """The admin may name another until it is published; then nobody is named."""
+    for node in (NODES[0], KEY_MAKER):
+        ready.act(ADMIN, "requestEpoch", node, at=START)
+    with refuses("NotKeyMaker", 2, KEY_MAKER, NODES[0]):
+        ready.act(NODES[0], "publishEpoch", 2, *DIGESTS[:2], 5, at=START)
+    ready.act(KEY_MAKER, "publishEpoch", 2, *DIGESTS[:2], 5, at=START)
+    assert (ready.view("state").epoch, ready.view("keyMaker")) == (2, NOBODY)
+    with refuses("NotKeyMaker", 3, NOBODY, KEY_MAKER):
+        ready.act(KEY_MAKER, "publishEpoch", 3, *DIGESTS[:2], 5, at=START)
 
 
-def test_request_epoch_replaces_the_key_maker(bare: Federation) -> None:
-    """Until the epoch is published, the admin may name another key maker."""
-    bare.admit_all()
-    first, second = bare.nodes[:2]
-    bare.admin.request_epoch(first.address)
-    bare.admin.request_epoch(second.address)
-    with refuses("NotKeyMaker", epoch=1, key_maker=second.address, caller=first.address):
-        first.publish_epoch(1, CONTEXT, KEYS)
-    second.publish_epoch(1, CONTEXT, KEYS)
+def test_an_epoch_is_of_the_present_members(ready: Pair) -> None:
+    """After a change of members no round opens until there is a key for those that are left."""
+    ready.act(NODES[4], "leave", at=START)
+    with refuses("StaleEpoch", 1, 6):
+        ready.act(AGGREGATOR, "openRound", 1, at=START)
+    ready.act(ADMIN, "requestEpoch", KEY_MAKER, at=START)
+    with refuses("StaleEpoch", 2, 6):
+        ready.act(KEY_MAKER, "publishEpoch", 2, *DIGESTS[:2], 5, at=START)
+    ready.act(KEY_MAKER, "publishEpoch", 2, *DIGESTS[:2], 6, at=START)
+    ready.act(AGGREGATOR, "openRound", 1, at=START)
 
 
-def test_request_epoch_refuses_who_is_not_admitted(bare: Federation) -> None:
-    """A key maker is an admitted node."""
-    node = bare.nodes[0].address
-    with refuses("NotAdmitted", node=node, status=MemberStatus.NONE):
-        bare.admin.request_epoch(node)
-
-
-@pytest.mark.parametrize("epoch", [0, 2])
-def test_publish_epoch_refuses_any_but_the_next(bare: Federation, epoch: int) -> None:
-    """Epochs are counted one by one."""
-    bare.admit_all()
-    bare.admin.request_epoch(bare.nodes[0].address)
-    with refuses("WrongEpoch", expected=1, actual=epoch):
-        bare.nodes[0].publish_epoch(epoch, CONTEXT, KEYS)
-
-
-def test_publish_epoch_refuses_a_suspended_key_maker(bare: Federation) -> None:
+def test_a_suspended_key_maker_publishes_nothing(ready: Pair) -> None:
     """Being named does not outlast a suspension."""
-    bare.admit_all()
-    node = bare.nodes[0]
-    bare.admin.request_epoch(node.address)
-    bare.admin.suspend(node.address)
-    with refuses("NotAdmitted", node=node.address, status=MemberStatus.SUSPENDED):
-        node.publish_epoch(1, CONTEXT, KEYS)
-
-
-@pytest.mark.parametrize("digests", [(ZERO_DIGEST, KEYS), (CONTEXT, ZERO_DIGEST)])
-def test_publish_epoch_refuses_zero_digests(bare: Federation, digests: tuple[bytes, bytes]) -> None:
-    """An epoch has a context and wrapped keys."""
-    bare.admit_all()
-    bare.admin.request_epoch(bare.nodes[0].address)
-    with refuses("ZeroDigest"):
-        bare.nodes[0].publish_epoch(1, *digests)
+    ready.act(ADMIN, "requestEpoch", KEY_MAKER, at=START)
+    ready.act(ADMIN, "suspend", KEY_MAKER, at=START)
+    with refuses("NotAdmitted", KEY_MAKER, MemberStatus.SUSPENDED):
+        ready.act(KEY_MAKER, "publishEpoch", 2, *DIGESTS[:2], 6, at=START)

@@ -2,191 +2,148 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from fedproof.digests import ZERO_DIGEST
-from fedproof.ledger.events import AggregatePublished, ExclusionReason, Phase, RoundSealed
-from tests.chain import AGGREGATE_WINDOW_S, ATTEST_WINDOW_S, Federation, make_digest
+from fedproof.ledger.events import LEAF_TOO, Phase
+from tests.contracts.differential import Pair
+from tests.contracts.histories import DIGESTS, POLICY, START
 from tests.contracts.refusals import refuses, refuses_all_but_aggregator
+from tests.contracts.signing import AGGREGATOR, NODES, OUTSIDER
 
-ROOT = make_digest("sum")
-
-
-def test_seal_names_contributors_and_excluded(opened: Federation) -> None:
-    """The sealed set and the reasons are on the ledger, ascending whatever order they were given in."""
-    nodes = opened.commit(2, 0, 1)
-    opened.pass_deadline()
-    receipt = opened.aggregator.seal(1, [nodes[2], nodes[1]], [(nodes[0], ExclusionReason.MALFORMED)])
-    (event,) = receipt.events
-    assert isinstance(event, RoundSealed)
-    assert list(event.contributors) == opened.addresses(0, 1)
-    assert list(zip(event.excluded, event.reasons, strict=True)) == [(nodes[0], ExclusionReason.MALFORMED)]
-    now = opened.admin.block(receipt.block_number).timestamp
-    assert event.deadline == opened.admin.round(1).deadline == now + AGGREGATE_WINDOW_S
+COMMIT_END = START + POLICY.commit_window
+LATE = COMMIT_END + 1
+OVERDUE = COMMIT_END + POLICY.aggregate_window
+AGGREGATE_END = START + POLICY.aggregate_window
+ROOT = DIGESTS[1]
 
 
-def test_seal_early_needs_the_whole_cohort(opened: Federation) -> None:
-    """Up to the deadline all have to contribute; after it the quorum does."""
-    deadline = opened.admin.round(1).deadline
-    nodes = opened.commit(0, 1)
-    opened.pass_deadline(by_s=0)
-    with refuses("DeadlineNotReached", round=1, deadline=deadline, time=deadline):
-        opened.aggregator.seal(1, nodes)
-    opened.pass_deadline(by_s=1)
-    opened.aggregator.seal(1, nodes)
+def commit(pair: Pair, count: int) -> tuple[bytes, ...]:
+    """Let the first nodes commit to round 1, and return them."""
+    for node in NODES[:count]:
+        pair.act(node, "commit", 1, ROOT, 7, at=START)
+    return NODES[:count]
 
 
-def test_seal_early_does_not_count_who_is_excluded(opened: Federation) -> None:
-    """A node that is excluded before the deadline has not contributed."""
-    nodes = opened.commit(0, 1, 2)
-    deadline = opened.admin.round(1).deadline
-    opened.pass_deadline(by_s=0)
-    with refuses("DeadlineNotReached", round=1, deadline=deadline, time=deadline):
-        opened.aggregator.seal(1, nodes[:2], [(nodes[2], ExclusionReason.NOT_UPLOADED)])
+@pytest.fixture
+def anchored(begin: Callable[[str], Pair]) -> Pair:
+    """Round 1 is open, and a batch of three is anchored."""
+    pair = begin("batched")
+    pair.act(AGGREGATOR, "openRound", 1, at=START)
+    pair.act(AGGREGATOR, "anchorCommitments", 1, ROOT, 3, at=START)
+    return pair
 
 
-def test_seal_early_is_not_helped_by_a_suspension(opened: Federation) -> None:
-    """Suspending a node that committed does not shut out one that has not yet."""
-    nodes = opened.commit(0, 1)
-    opened.admin.suspend(nodes[0])
-    opened.chain.travel_to(opened.admin.round(1).deadline)
-    deadline = opened.admin.round(1).deadline
-    with refuses("DeadlineNotReached", round=1, deadline=deadline, time=deadline):
-        opened.aggregator.seal(1, nodes)
+def test_a_seal_names_who_committed_and_who_does_not_count(opened: Pair) -> None:
+    """Ascending, with a reason for each, and the time for the sum begins."""
+    nodes = commit(opened, 4)
+    (event,) = opened.act(AGGREGATOR, "seal", 1, nodes, bytes([0, 2, 0, 0]), at=LATE)
+    assert event.contributors == (nodes[0], nodes[2], nodes[3])
+    assert event.excluded == {nodes[1]: 2}
+    assert event.deadline == opened.view("currentRound").deadline == LATE + POLICY.aggregate_window
 
 
-def test_seal_at_the_quorum(opened: Federation) -> None:
-    """As many as the policy asks for suffice; one fewer do not."""
-    nodes = opened.commit(0, 1)
-    opened.pass_deadline()
-    with refuses("QuorumNotReached", round=1, actual=1, required=2):
-        opened.aggregator.seal(1, nodes[:1])
-    opened.aggregator.seal(1, nodes)
+def test_seal_early_with_the_whole_cohort(opened: Pair) -> None:
+    """Up to the deadline all have to count, none may be missing or excluded; after it the quorum has to."""
+    nodes = commit(opened, 4)
+    with refuses("DeadlineNotReached", 1, COMMIT_END, COMMIT_END):
+        opened.act(AGGREGATOR, "seal", 1, nodes, bytes(4), at=COMMIT_END)
+    opened.act(NODES[4], "commit", 1, ROOT, 7, at=COMMIT_END)
+    with refuses("DeadlineNotReached", 1, COMMIT_END, COMMIT_END):
+        opened.act(AGGREGATOR, "seal", 1, NODES[:5], bytes([1, 0, 0, 0, 0]), at=COMMIT_END)
+    opened.act(AGGREGATOR, "seal", 1, NODES[:5], bytes(5), at=COMMIT_END)
 
 
-def test_seal_counts_commitments_of_the_suspended(opened: Federation) -> None:
-    """What a node committed to before its suspension stands."""
-    nodes = opened.commit(0, 1, 2)
-    opened.admin.suspend(nodes[0])
-    opened.aggregator.seal(1, nodes)
+def test_seal_after_the_deadline_at_the_quorum(opened: Pair) -> None:
+    """Two suffice where the policy asks for two; one does not."""
+    nodes = commit(opened, 2)
+    with refuses("QuorumNotReached", 1, 1, 2):
+        opened.act(AGGREGATOR, "seal", 1, nodes, bytes([0, 1]), at=LATE)
+    opened.act(AGGREGATOR, "seal", 1, nodes, bytes(2), at=LATE)
 
 
-def test_seal_refuses_who_has_not_committed(opened: Federation) -> None:
-    """Neither list may name a node without a commitment in this round."""
-    opened.commit(0, 1)
-    absent = opened.nodes[2].address
-    opened.pass_deadline()
-    with refuses("NotCommitted", round=1, node=absent):
-        opened.aggregator.seal(1, opened.addresses(0, 1, 2))
-    with refuses("NotCommitted", round=1, node=absent):
-        opened.aggregator.seal(1, opened.addresses(0, 1), [(absent, ExclusionReason.NOT_UPLOADED)])
+def test_anyone_seals_after_the_overdue_window(opened: Pair) -> None:
+    """The aggregator's absence stops no round; but only the aggregator knows which updates did not arrive."""
+    nodes = commit(opened, 3)
+    with refuses("DeadlineNotReached", 1, OVERDUE, OVERDUE):
+        opened.act(OUTSIDER, "seal", 1, nodes, bytes(3), at=OVERDUE)
+    with refuses("ExclusionNotAllowed", 1, OUTSIDER):
+        opened.act(OUTSIDER, "seal", 1, nodes, bytes([1, 0, 0]), at=OVERDUE + 1)
+    opened.act(OUTSIDER, "seal", 1, nodes, bytes(3), at=OVERDUE + 1)
 
 
-def test_seal_refuses_a_commitment_of_the_round_before(ready: Federation) -> None:
-    """A commitment counts in its own round only."""
-    ready.run_round(1)
-    ready.aggregator.open_round(2)
-    ready.commit(0, 1, number=2)
-    with refuses("NotCommitted", round=2, node=ready.nodes[2].address):
-        ready.aggregator.seal(2, ready.addresses(0, 1, 2))
+def test_seal_names_all_that_committed(opened: Pair) -> None:
+    """Nobody is left out in silence, nobody is named without a commitment, nobody twice."""
+    nodes = commit(opened, 4)
+    with refuses("CommitmentsMissing", 1, 4, 3):
+        opened.act(AGGREGATOR, "seal", 1, nodes[:3], bytes(3), at=LATE)
+    with refuses("NotCommitted", 1, NODES[4]):
+        opened.act(AGGREGATOR, "seal", 1, NODES[:5], bytes(5), at=LATE)
+    for swapped in ((*nodes[:2], nodes[1], nodes[3]), (nodes[1], nodes[0], *nodes[2:])):
+        first, second = (1, 1) if swapped[0] == nodes[0] else (1, 0)
+        with refuses("NotAscending", nodes[first], nodes[second]):
+            opened.act(AGGREGATOR, "seal", 1, swapped, bytes(4), at=LATE)
+    with refuses("LengthMismatch", 4, 5):
+        opened.act(AGGREGATOR, "seal", 1, nodes, bytes(5), at=LATE)
 
 
-@pytest.mark.parametrize("order", [(1, 0), (0, 0)])
-def test_seal_refuses_lists_out_of_order(opened: Federation, order: tuple[int, int]) -> None:
-    """Both lists ascend strictly, so nobody is named twice."""
-    opened.commit(0, 1, 2)
-    opened.pass_deadline()
-    previous, following = opened.addresses(*order)
-    named = [previous, following]
-    with refuses("NotAscending", previous=previous, next=following):
-        opened.transact(opened.aggregator, "seal", 1, named, [], [])
-    others = opened.addresses(0, 1)
-    with refuses("NotAscending", previous=previous, next=following):
-        opened.transact(opened.aggregator, "seal", 1, others, named, [1, 1])
+def test_leaves_of_the_batch_count_unless_they_are_named(anchored: Pair) -> None:
+    """Three by the batch and two by transaction are the cohort of five."""
+    nodes = commit(anchored, 2)
+    anchored.act(AGGREGATOR, "seal", 1, nodes, bytes(2), at=START)
 
 
-@pytest.mark.parametrize("both", [0, 1, 2])
-def test_seal_refuses_a_node_in_both_lists(opened: Federation, both: int) -> None:
-    """Nobody both counts and does not, wherever in the lists they stand."""
-    nodes = opened.commit(0, 1, 2)
-    with refuses("ContributorExcluded", round=1, node=nodes[both]):
-        opened.aggregator.seal(1, nodes, [(nodes[both], ExclusionReason.MALFORMED)])
+def test_who_committed_both_ways_counts_once(anchored: Pair) -> None:
+    """The transaction counts and the leaf does not, as also an outsider has to say who seals."""
+    nodes = commit(anchored, 3)
+    with refuses("CountOutOfRange", 6, 0, 5):
+        anchored.act(AGGREGATOR, "seal", 1, nodes, bytes(3), at=LATE)
+    (event,) = anchored.act(OUTSIDER, "seal", 1, nodes, bytes([LEAF_TOO, 0, 0]), at=OVERDUE + 1)
+    assert (event.contributors, event.excluded) == (nodes, {})
 
 
-@pytest.mark.parametrize(
-    ("contributors", "excluded", "both"),
-    [((1, 2), (0, 1), 1), ((1, 2), (0, 2), 2), ((0, 1), (1, 2), 1), ((0, 2), (1, 2), 2)],
-)
-def test_seal_refuses_a_node_in_lists_that_interleave(
-    opened: Federation, contributors: tuple[int, int], excluded: tuple[int, int], both: int
-) -> None:
-    """Nobody hides behind a smaller or larger neighbour."""
-    nodes = opened.commit(0, 1, 2)
-    opened.pass_deadline()
-    with refuses("ContributorExcluded", round=1, node=nodes[both]):
-        opened.aggregator.seal(
-            1,
-            [nodes[index] for index in contributors],
-            [(nodes[index], ExclusionReason.MALFORMED) for index in excluded],
-        )
+def test_no_more_leaves_are_excluded_than_the_batch_has(anchored: Pair) -> None:
+    """Three can be, of nodes that committed by transaction or did not; a fourth cannot."""
+    nodes = commit(anchored, 2)
+    with refuses("CountOutOfRange", 4, 0, 3):
+        anchored.act(AGGREGATOR, "seal", 1, NODES[:5], bytes([LEAF_TOO, 0, 1, 1, 1]), at=LATE)
+    with refuses("NotCommitted", 1, NODES[2]):
+        anchored.act(AGGREGATOR, "seal", 1, NODES[:3], bytes([0, 0, LEAF_TOO + 1]), at=LATE)
+    anchored.act(AGGREGATOR, "seal", 1, (*nodes, *NODES[2:5]), bytes([0, 0, 1, 1, 1]), at=LATE)
 
 
-def test_seal_refuses_reasons_that_do_not_match(opened: Federation) -> None:
-    """Each excluded node has one reason."""
-    opened.commit(0, 1, 2)
-    opened.pass_deadline()
-    nodes = opened.addresses(0, 1, 2)
-    for reasons in ([], [1, 2]):
-        with refuses("LengthMismatch", excluded=1, reasons=len(reasons)):
-            opened.transact(opened.aggregator, "seal", 1, nodes[:2], nodes[2:], reasons)
+def test_without_a_batch_no_leaf_is_excluded(opened: Pair) -> None:
+    """Neither beside a commitment by transaction nor without one."""
+    nodes = commit(opened, 3)
+    for named, reasons in ((nodes, [LEAF_TOO, 0, 0]), (NODES[:4], [0, 0, 0, 1])):
+        with refuses("CountOutOfRange", 1, 0, 0):
+            opened.act(AGGREGATOR, "seal", 1, named, bytes(reasons), at=LATE)
 
 
-def test_seal_once_and_by_the_aggregator(sealed: Federation) -> None:
-    """A sealed set is final, and nobody else makes one."""
-    with refuses("WrongPhase", round=1, actual=Phase.SEALED):
-        sealed.aggregator.seal(1, sealed.addresses(0, 1))
-    with refuses("WrongRound", expected=1, actual=2):
-        sealed.aggregator.seal(2, sealed.addresses(0, 1))
-    with refuses_all_but_aggregator(sealed.admin):
-        sealed.admin.seal(1, sealed.addresses(0, 1))
+def test_a_seal_is_final(sealed: Pair) -> None:
+    """It is not made again, and nobody commits any more."""
+    with refuses("WrongPhase", 1, Phase.SEALED):
+        sealed.act(AGGREGATOR, "seal", 1, NODES[:5], bytes(5), at=START)
+    with refuses("WrongPhase", 1, Phase.SEALED):
+        sealed.act(NODES[0], "commit", 1, ROOT, 7, at=START)
 
 
-def test_publish_aggregate(sealed: Federation) -> None:
-    """The sum's root is on the ledger, and the time for attestations begins."""
-    receipt = sealed.aggregator.publish_aggregate(1, ROOT)
-    (event,) = receipt.events
-    assert isinstance(event, AggregatePublished)
-    assert event.aggregate_root == ROOT
-    now = sealed.admin.block(receipt.block_number).timestamp
-    assert event.deadline == sealed.admin.round(1).deadline == now + ATTEST_WINDOW_S
+def test_publish_the_sum_until_the_deadline(sealed: Pair) -> None:
+    """The deadline's own second still counts; one second later is too late."""
+    with refuses("DeadlinePassed", 1, AGGREGATE_END, AGGREGATE_END + 1):
+        sealed.act(AGGREGATOR, "publishAggregate", 1, ROOT, at=AGGREGATE_END + 1)
+    (event,) = sealed.act(AGGREGATOR, "publishAggregate", 1, ROOT, at=AGGREGATE_END)
+    assert event.deadline == AGGREGATE_END + POLICY.attest_window
 
 
-def test_publish_aggregate_at_the_deadline(sealed: Federation) -> None:
-    """The deadline's own second still counts."""
-    sealed.pass_deadline(by_s=0)
-    sealed.aggregator.publish_aggregate(1, ROOT)
-
-
-def test_publish_aggregate_after_the_deadline(sealed: Federation) -> None:
-    """One second later is too late."""
-    deadline = sealed.admin.round(1).deadline
-    sealed.pass_deadline(by_s=1)
-    with refuses("DeadlinePassed", round=1, deadline=deadline, time=deadline + 1):
-        sealed.aggregator.publish_aggregate(1, ROOT)
-
-
-def test_publish_aggregate_once_and_by_the_aggregator(sealed: Federation) -> None:
-    """A published sum is final, it is not zero, and nobody else publishes one."""
-    with refuses_all_but_aggregator(sealed.nodes[0]):
-        sealed.nodes[0].publish_aggregate(1, ROOT)
+def test_publish_one_sum_and_by_the_aggregator(sealed: Pair) -> None:
+    """It is final and not zero, and nobody else publishes one."""
+    with refuses_all_but_aggregator(NODES[0]):
+        sealed.act(NODES[0], "publishAggregate", 1, ROOT, at=START)
     with refuses("ZeroDigest"):
-        sealed.aggregator.publish_aggregate(1, ZERO_DIGEST)
-    sealed.aggregator.publish_aggregate(1, ROOT)
-    with refuses("WrongPhase", round=1, actual=Phase.AGGREGATED):
-        sealed.aggregator.publish_aggregate(1, make_digest("another sum"))
-
-
-def test_publish_aggregate_waits_for_the_seal(opened: Federation) -> None:
-    """There is no sum of a set that is not final."""
-    with refuses("WrongPhase", round=1, actual=Phase.OPEN):
-        opened.aggregator.publish_aggregate(1, ROOT)
+        sealed.act(AGGREGATOR, "publishAggregate", 1, ZERO_DIGEST, at=START)
+    sealed.act(AGGREGATOR, "publishAggregate", 1, ROOT, at=START)
+    with refuses("WrongPhase", 1, Phase.AGGREGATED):
+        sealed.act(AGGREGATOR, "publishAggregate", 1, DIGESTS[2], at=START)

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from fedproof.config import parse_document
 from fedproof.digests import ZERO_DIGEST, as_digest, encode_fields, split_fields
 from fedproof.errors import ConfigurationError, DigestMismatch, MalformedMessage
+from fedproof.ledger.statements import decode_batch, decode_proposal, encode_leaves
 from fedproof.manifest import AggregateManifest, UpdateManifest, compute_header_root, verify_header
 from fedproof.model import ModelLayout, decode_clips, encode_clips
 from fedproof.policy import Policy
@@ -72,6 +73,20 @@ def aggregate_manifest(raw: bytes) -> None:
     """`AggregateManifest.parse`."""
     with refusing(MalformedMessage):
         require_same(AggregateManifest.parse(raw).encode(), raw)
+
+
+@target(max_bytes=2048)
+def signed_commitments(raw: bytes) -> None:
+    """`statements.decode_batch`: the leaves of an anchored batch."""
+    with refusing(MalformedMessage):
+        require_same(encode_leaves(decode_batch(raw)), raw)
+
+
+@target(max_bytes=2048)
+def signed_attestations(raw: bytes) -> None:
+    """`statements.decode_proposal`: the leaves of a proposed result."""
+    with refusing(MalformedMessage):
+        require_same(encode_leaves(decode_proposal(raw)), raw)
 
 
 @target(max_bytes=4096)

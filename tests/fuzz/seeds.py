@@ -21,6 +21,7 @@ from fedproof.digests import encode_fields
 from fedproof.keys.tls import make_authority
 from fedproof.keys.wrapping import wrap
 from fedproof.ledger.artifact import load_artifact
+from fedproof.ledger.statements import SignedAttestation, SignedCommitment, encode_leaves
 from fedproof.manifest import AggregateManifest
 from fedproof.merkle import leaf_digest
 from fedproof.model import Model, encode_clips, save_model
@@ -52,6 +53,13 @@ def of_documents() -> Seeds:
     yield "update_manifest", "aggregate", AGGREGATE.encode()
     yield "aggregate_manifest", "valid", AGGREGATE.encode()
     yield "aggregate_manifest", "update", UPDATE.encode()
+    batch = encode_leaves([SignedCommitment(node, UPDATE.base_model, 7, 9, bytes(65)) for node in NODES])
+    proposal = encode_leaves([SignedAttestation(node, bytes(64)) for node in NODES])
+    yield "signed_commitments", "valid", batch
+    yield "signed_commitments", "attestations", proposal
+    yield "signed_commitments", "valid_of_nobody", encode_leaves([])
+    yield "signed_attestations", "valid", proposal
+    yield "signed_attestations", "commitments", batch
     for name, manifest in (("valid_update", UPDATE), ("valid_aggregate", AGGREGATE)):
         yield "header", name, make_header(manifest.encode()).SerializeToString()
     yield "header", "digest_too_few", make_header(UPDATE.encode(), chunks=1).SerializeToString()

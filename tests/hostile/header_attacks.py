@@ -37,7 +37,7 @@ def _of_starts() -> Iterator[Attack]:
         "an address that was never admitted",
         lambda world: from_node(world, b"\x05" * 20),
         DENIED,
-        "expected an admitted node, its status is NONE",
+        "expected a node that was admitted when the round was opened",
     )
     for number in (0, 2, 2**32 - 1):
         send = partial(_send_in_round, number=number)
@@ -48,7 +48,7 @@ def _of_starts() -> Iterator[Attack]:
         "an update without a commitment",
         lambda world: upload(world, start_of(world, header(world))),
         TOO_EARLY,
-        "expected a commitment on the ledger before the upload, found none",
+        "expected a commitment before the upload, found none",
     )
     yield Attack(
         "another_header",
@@ -70,7 +70,7 @@ def _of_starts() -> Iterator[Attack]:
         "a header of 3 MiB from an address that was never admitted",
         lambda world: upload(world, start_of(world, many, node=b"\x05" * 20)),
         DENIED,
-        "expected an admitted node, its status is NONE",
+        "expected a node that was admitted when the round was opened",
     )
     yield Attack(
         "header_of_100000_digests",

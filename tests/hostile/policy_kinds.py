@@ -109,13 +109,13 @@ def _many_tensors(count: int) -> Iterator[bytes]:
 
 def _of_policies() -> Iterator[Kind]:
     raw = POLICY.canonical()
-    count = r"policy: expected 23 fields, the first 'fedproof\.policy\.v1', got "
+    count = r"policy: expected 26 fields, the first 'fedproof\.policy\.v1', got "
     rows = {
         "empty": ("no byte at all", b"", count + "0"),
         "trailing_byte": ("with one more byte", raw + b"\0", "policy: expected a length of 4 bytes"),
-        "trailing_field": ("with one more field", raw + encode_fields(0), count + "24"),
-        "field_missing": ("without its last field", raw[:-12], count + "22"),
-        "later_version": ("a version to come", spoil(raw, 0, "fedproof.policy.v2"), count + "23"),
+        "trailing_field": ("with one more field", raw + encode_fields(0), count + "27"),
+        "field_missing": ("without its last field", raw[:-12], count + "25"),
+        "later_version": ("a version to come", spoil(raw, 0, "fedproof.policy.v2"), count + "26"),
         "many_fields": ("1,024 empty fields", bytes(4096), "policy: expected at most 32 fields, got more"),
         "huge_tag": ("a tag of 4 MiB", spoil(raw, 0, bytes(MOST)), "expected at most 4096 bytes"),
         "name_empty": ("no name", spoil(raw, 1, ""), "name: expected "),
@@ -175,21 +175,34 @@ def _of_policies() -> Iterator[Kind]:
             spoil(raw, 13, 5),
             "attestation_quorum: expected at most",
         ),
+        "window_2_24": ("a window of 2^24 s", spoil(raw, 17, 1 << 24), "attest_window_s: expected less than"),
+        "batching_2": ("neither yes nor no", spoil(raw, 18, 2), "rounds.batching: expected 0 or 1, got 2"),
+        "no_time_to_answer": (
+            "batching that leaves no time to commit by oneself",
+            spoil(spoil(raw, 18, 1), 17, POLICY.rounds.commit_window_s),
+            r"expected attest_window_s \(\d+\) below commit_window_s",
+        ),
         "rate_nan": (
             "a rate that is no number",
-            spoil(raw, 20, math.nan),
+            spoil(raw, 21, math.nan),
             "learning_rate: expected a finite number",
         ),
         "momentum_nan": (
             "a momentum that is no number",
-            spoil(raw, 21, math.nan),
+            spoil(raw, 22, math.nan),
             "momentum: expected less than 1",
         ),
-        "momentum_1": ("a momentum of 1", spoil(raw, 21, 1.0), "momentum: expected less than 1"),
+        "momentum_1": ("a momentum of 1", spoil(raw, 22, 1.0), "momentum: expected less than 1"),
         "decay_infinite": (
             "an infinite decay",
-            spoil(raw, 22, math.inf),
+            spoil(raw, 23, math.inf),
             "weight_decay: expected a finite number",
         ),
+        "cost_2_63": (
+            "a cost beyond the contract's",
+            spoil(raw, 24, 2**63),
+            "round_cost: expected less than",
+        ),
+        "budget_2_63": ("a budget beyond it", spoil(raw, 25, 2**63), "budget: expected less than"),
     }
     yield from table("policy", Policy.parse, rows)

@@ -10,7 +10,7 @@ import grpc
 INTERNAL = grpc.StatusCode.INTERNAL
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 TOO_LARGE = grpc.StatusCode.RESOURCE_EXHAUSTED
-DENIED = grpc.StatusCode.PERMISSION_DENIED
+OUT_OF_TURN = grpc.StatusCode.FAILED_PRECONDITION
 
 # gRPC's own words; the specification gives a message that does not parse this status.
 _NO_MESSAGE = "Exception deserializing request!"
@@ -72,8 +72,8 @@ def _of_varints() -> Iterator[Message]:
     for name, (what, raw) in rows.items():
         yield Message(name, what, raw, INTERNAL, _NO_MESSAGE)
     negative = field(1, b"\x08" + varint((1 << 64) - 1) + field(2, bytes(20)))
-    words = "round 4294967295, .*: expected an admitted node, its status is NONE"
-    yield Message("round_negative", "round -1, of nobody's", negative, DENIED, words)
+    words = "round 4294967295, .*: expected an open round, round 4294967295 is in phase NONE"
+    yield Message("round_negative", "round -1, of nobody's", negative, OUT_OF_TURN, words)
     chunk = field(2, b"\x08" + varint((1 << 64) - 1) + field(2, b"x"))
     yield Message(
         "index_negative", "chunk -1, and no header", chunk, INVALID, "start message first, got chunk"

@@ -18,7 +18,9 @@ from fedproof.codec.scaling import Scaling
 from fedproof.digests import Digest, decode_float, decode_int, decode_text, split_fields
 from fedproof.errors import ConfigurationError, DigestMismatch, MalformedMessage, UpdateRefused
 from fedproof.keys.wrapping import WrappingKey
+from fedproof.ledger.statements import decode_batch, decode_proposal, encode_leaves
 from fedproof.manifest import AggregateManifest, UpdateManifest, verify_base, verify_header
+from fedproof.merkle import verify_path
 from fedproof.model import ModelLayout, decode_clips, load_model
 from fedproof.policy import Policy
 
@@ -82,6 +84,20 @@ def test_documents_are_read_back() -> None:
         assert AggregateManifest.parse(bytes.fromhex(vector["encoded"])).encode().hex() == vector["encoded"]
 
 
+def test_signed_statements_are_read_back() -> None:
+    """A batch's document holds the leaves that are signed, and each path leads to the root on the ledger."""
+    vectors = load("statements")
+    batch = decode_batch(bytes.fromhex(vectors["batch"]["document"]))
+    proposal = decode_proposal(bytes.fromhex(vectors["proposal"]["document"]))
+    for leaves, section in ((batch, vectors["batch"]), (proposal, vectors["proposal"])):
+        assert encode_leaves(leaves).hex() == section["document"]
+        assert [each.leaf().hex() for each in leaves] == section["leaves"]
+        for index, path in enumerate(section["paths"]):
+            siblings = [Digest(bytes.fromhex(each)) for each in path]
+            leaf, root = leaves[index].leaf(), Digest(bytes.fromhex(section["root"]))
+            verify_path(root, size=len(leaves), index=index, leaf=leaf, path=siblings)
+
+
 def test_model_files_are_read_back(tmp_path: Path) -> None:
     """A model file holds the values, the clips and the digest that it stands beside."""
     for vector in load("model")["models"]:
@@ -131,6 +147,7 @@ def test_other_fields_are_refused(vector: Vectors) -> None:
             (ModelLayout.parse, "layout", "refused", "layout"),
             (lambda raw: decode_clips(raw, "clips"), "model", "refused_clips", "clips"),
             (Policy.parse, "policy", "refused", "canonical"),
+            (decode_batch, "statements", "refused", "document"),
             (UpdateManifest.parse, "manifests", "refused_updates", "encoded"),
             (AggregateManifest.parse, "manifests", "refused_aggregates", "encoded"),
         )

@@ -11,8 +11,9 @@ import { documents } from "./checks/documents.mjs";
 import { encodings } from "./checks/encodings.mjs";
 import { Expect } from "./checks/expect.mjs";
 import { round } from "./checks/round.mjs";
+import { statementChecks } from "./checks/statements.mjs";
 
-const CHECKS = { ...encodings, ...documents, ...arithmetic, ...ciphertexts, ...round };
+const CHECKS = { ...encodings, ...documents, ...arithmetic, ...ciphertexts, ...round, ...statementChecks };
 
 const folder = process.argv[2] ?? fileURLToPath(new URL("../vectors/", import.meta.url));
 const readFile = (name) => readFileSync(`${folder}/${name}`);

@@ -77,7 +77,8 @@ def test_a_federation_lives_on_anvil(endpoint: Endpoint, tmp_path: Path) -> None
         admin.admit(node.address)
     admin.adopt_policy(POLICY)
     admin.request_epoch(nodes[0].address)
-    nodes[0].publish_epoch(1, make_digest("context"), make_digest("keys"))
+    membership = admin.state().membership
+    nodes[0].publish_epoch(1, make_digest("context"), make_digest("keys"), membership=membership)
 
     aggregator.open_round(1)
     receipts = [node.commit(1, make_digest(node.address), 100) for node in nodes[:2]]
@@ -87,7 +88,7 @@ def test_a_federation_lives_on_anvil(endpoint: Endpoint, tmp_path: Path) -> None
     assert twice.value.name == "AlreadyCommitted"
     assert twice.value.arguments == {"round": 1, "node": nodes[0].address}
 
-    deadline = admin.round(1).deadline
+    deadline = admin.round().deadline
     request(endpoint, "evm_setNextBlockTimestamp", deadline + 5)
     request(endpoint, "evm_mine")
     with pytest.raises(Reverted) as late:
@@ -95,15 +96,13 @@ def test_a_federation_lives_on_anvil(endpoint: Endpoint, tmp_path: Path) -> None
     assert late.value.name == "DeadlinePassed"
     assert late.value.arguments["deadline"] == deadline
 
-    excluded = [(nodes[1].address, ExclusionReason.NOT_UPLOADED)]
     with pytest.raises(Reverted, match="QuorumNotReached"):
-        aggregator.seal(1, [nodes[0].address], excluded)
-    aggregator.seal(1, [node.address for node in nodes[:2]])
+        aggregator.seal(1, {nodes[0].address: 0, nodes[1].address: ExclusionReason.NOT_UPLOADED})
+    aggregator.seal(1, {node.address: 0 for node in nodes[:2]})
     aggregator.publish_aggregate(1, make_digest("sum"))
     for node in nodes[:2]:
         node.attest(1, make_digest("model"))
-    nodes[2].finalise(1, make_digest("model"))
-    assert (admin.round(1).phase, admin.head_model()) == (Phase.FINALISED, make_digest("model"))
+    assert (admin.round().phase, admin.head_model()) == (Phase.FINALISED, make_digest("model"))
 
     history = History(from_block=book.block)
     admin.catch_up(history)

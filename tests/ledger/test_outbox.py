@@ -19,6 +19,7 @@ from fedproof.digests import as_address, checksum_address
 from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.outbox import Outbox
+from fedproof.ledger.outbox_file import read_outbox
 from fedproof.ledger.sending import SendingRules, SendingState
 from fedproof.ledger.signer import KeystoreSigner
 from tests.foundry import run_anvil
@@ -325,6 +326,15 @@ def test_two_processes_share_a_file(anvil: Anvil, wallet: LocalAccount, tmp_path
     assert sorted(sending.nonce for sending in sendings) == list(range(18))
     assert {sending.state for sending in sendings} == {SendingState.FINAL}
     assert count(anvil, wallet) == 18
+
+
+def test_what_was_sent_can_be_read_by_others(anvil: Anvil, wallet: LocalAccount, tmp_path: Path) -> None:
+    """The file alone tells what was sent, and for whom is not asked."""
+    outbox = open_outbox(anvil.url, wallet, tmp_path / "outbox.sqlite")
+    outbox.send(call(), what="test", key="commit 7")
+    assert read_outbox(tmp_path / "outbox.sqlite") == outbox.sendings()
+    with pytest.raises(ConfigurationError, match="found no file"):
+        read_outbox(tmp_path / "none.sqlite")
 
 
 def test_other_files_are_refused(anvil: Anvil, wallet: LocalAccount, tmp_path: Path) -> None:

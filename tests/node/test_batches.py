@@ -15,7 +15,7 @@ from fedproof.digests import Digest
 from fedproof.errors import NetworkError
 from fedproof.ledger.events import FailureReason, Phase, Subject
 from fedproof.ledger.rounds import Dispute, RoundRecord
-from fedproof.ledger.statements import SignedAttestation, SignedCommitment
+from fedproof.ledger.statements import SignedCommitment
 from tests.node.world import Node, World
 
 MakeWorld = Callable[..., World]
@@ -144,6 +144,7 @@ def test_an_aggregator_that_is_gone_gets_attestations_by_transaction(uploaded: W
     pass_half_window(uploaded)
     uploaded.settle()
     assert record_of(uploaded).phase is Phase.FINALISED
+    uploaded.settle()
     assert [node.journal.entry(1).stage for node in uploaded.nodes] == [Stage.FINISHED] * 3
 
 
@@ -253,11 +254,301 @@ def assert_not_decrypted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "index"), [(swap_signature, 1), (inflate, 2), (repeat, 1)], ids=["signature", "examples", "order"]
+    ("spoil", "index"),
+    [(swap_signature, 1), (inflate, 2), (repeat, 1)],
+    ids=["signature", "examples", "order"],
 )
 def test_a_bad_leaf_is_disputed(
     uploaded: World, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Any], None], index: int
 ) -> None:
     """An anchored statement that nobody signed so ends the round by its index, and nothing is decrypted."""
     uploaded.anchor(1, spoil=spoil)
-    uploaded.operator.seal  # noqa: B018
+    uploaded.seal(1)
+    uploaded.aggregate(1)
+    assert_not_decrypted(uploaded, monkeypatch)
+    record, first = record_of(uploaded), uploaded.nodes[0]
+    assert record.dispute == Dispute(first.address, Subject.COMMITMENT, index)
+    assert (record.phase, record.failure) == (Phase.FAILED, FailureReason.DISPUTE)
+    assert [node.transactions for node in uploaded.nodes] == [1, 0, 0], "one objection is enough"
+    assert uploaded.play_round(2) == uploaded.history().head_model
+
+
+@pytest.mark.parametrize("is_other", [False, True], ids=["refused", "other leaves"])
+def test_a_withheld_batch_is_disputed(
+    uploaded: World, monkeypatch: pytest.MonkeyPatch, *, is_other: bool
+) -> None:
+    """After the seal, whoever is shown no leaves under the anchored root objects, and decrypts nothing."""
+    publish(uploaded)
+    if is_other:
+        uploaded.servicer.batches[1].pop()
+    else:
+        del uploaded.servicer.batches[1]
+    assert_not_decrypted(uploaded, monkeypatch)
+    assert record_of(uploaded).dispute == Dispute(uploaded.nodes[0].address, Subject.COMMITMENT, 0)
+    assert "the leaves are withheld" in uploaded.nodes[0].log.of("error")[0]["message"]
+
+
+def test_a_batch_that_cannot_be_fetched_for_now_is_not_disputed(uploaded: World) -> None:
+    """While the aggregator does not answer, nothing is decrypted or said; afterwards the round goes on."""
+    publish(uploaded)
+    refuse(uploaded, "GetBatch", grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(NetworkError, match="GetBatch"):
+        uploaded.nodes[0].settle()
+    assert record_of(uploaded).dispute is None
+    uploaded.servicer.failures.clear()
+    uploaded.settle()
+    assert len(uploaded.attestations(1)) == 3
+
+
+def test_a_late_node_disputes_too(batched: World) -> None:
+    """One that had nothing to upload looks at the batch before it decrypts, like everybody else."""
+    *others, late = batched.nodes
+    batched.open_round(1)
+    for node in others:
+        node.settle()
+    batched.anchor(1, spoil=swap_signature)
+    batched.seal(1, after_deadline=True)
+    late.settle()
+    assert late.journal.entry(1).stage is Stage.SKIPPED
+    batched.aggregate(1)
+    late.settle()
+    assert record_of(batched).dispute == Dispute(late.address, Subject.COMMITMENT, 1)
+
+
+def test_a_wrong_chunk_is_disputed_by_its_index(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever recomputes a chunk that is not the sum names it on the ledger, and attests nothing."""
+    world = make_world(nodes=2, length=2 * 131_072 + 1000)
+    world.nodes[0].settings = {"verify": {"chunks": "all"}}
+    world.begin_epoch()
+    world.open_round(1)
+    world.settle()
+    world.seal(1)
+
+    def forge(sums: list[bytes]) -> None:
+        sums[2] = sums[2][:100] + bytes([sums[2][100] ^ 1]) + sums[2][101:]
+
+    world.aggregate(1, forge=forge)
+    assert_not_decrypted(world, monkeypatch)
+    assert record_of(world).dispute == Dispute(world.nodes[0].address, Subject.CHUNK, 2)
+
+
+def test_an_outsider_cannot_dispute_and_does_not_try(batched: World) -> None:
+    """A node that was admitted after the opening follows the round, and keeps its objection to itself."""
+    batched.open_round(1)
+    batched.settle()
+    (late,) = batched.admit(1)
+    publish(batched, forge=lambda sums: sums.__setitem__(0, sums[0][:-1] + bytes([sums[0][-1] ^ 1])))
+    late.settle()
+    assert record_of(batched).dispute is None
+
+
+# Proposals
+
+
+@pytest.fixture
+def attested(uploaded: World) -> World:
+    """Everybody's signed attestation of round 1 is with the aggregator."""
+    publish(uploaded)
+    uploaded.settle()
+    assert len(uploaded.attestations(1)) == 3
+    return uploaded
+
+
+def finish_proposal(world: World) -> None:
+    world.chain_federation.pass_deadline()
+    proposal = record_of(world).proposal
+    assert proposal is not None
+    world.operator.finalise(1, proposal.model_digest)
+    world.settle()
+
+
+def test_a_sound_proposal_stands(attested: World) -> None:
+    """Every node looks at its signatures once, says nothing, and goes on from the result."""
+    attested.propose(1)
+    attested.settle()
+    attested.settle()
+    assert (
+        len([each for each in attested.servicer.requests if type(each).__name__ == "GetProposalRequest"]) == 3
+    )
+    finish_proposal(attested)
+    assert record_of(attested).phase is Phase.FINALISED
+    assert [node.transactions for node in attested.nodes] == [0, 0, 0]
+    assert [node.journal.entry(1).stage for node in attested.nodes] == [Stage.FINISHED] * 3
+
+
+def test_a_forged_signature_in_a_proposal_is_disputed(attested: World) -> None:
+    """The leaf is named by its index, and the round fails."""
+    attested.propose(1, spoil=swap_signature)
+    attested.settle()
+    assert record_of(attested).dispute == Dispute(attested.nodes[0].address, Subject.ATTESTATION, 1)
+    assert [node.transactions for node in attested.nodes] == [1, 0, 0]
+
+
+def test_a_proposal_of_another_model_is_contradicted(attested: World) -> None:
+    """A node that derived another model says so by a transaction, which fails the round."""
+    attested.propose(1, model=STRANGE)
+    attested.settle()
+    record = record_of(attested)
+    assert (record.phase, record.failure) == (Phase.FAILED, FailureReason.DISAGREEMENT)
+    assert set(record.attestations) == {attested.nodes[0].address}
+
+
+@pytest.mark.parametrize("is_other", [False, True], ids=["refused", "other leaves"])
+def test_withheld_signatures_are_disputed(attested: World, *, is_other: bool) -> None:
+    """A proposal whose leaves are not shown rests on nothing."""
+    attested.propose(1)
+    if is_other:
+        attested.servicer.proposals[1].pop()
+    else:
+        del attested.servicer.proposals[1]
+    attested.settle()
+    assert record_of(attested).dispute == Dispute(attested.nodes[0].address, Subject.ATTESTATION, 0)
+
+
+def test_signatures_that_cannot_be_fetched_are_disputed_in_time(attested: World) -> None:
+    """An aggregator that does not answer is asked again, until half of the window is over."""
+    attested.propose(1)
+    refuse(attested, "GetProposal", grpc.StatusCode.UNAVAILABLE)
+    node = attested.nodes[0]
+    with pytest.raises(NetworkError, match="GetProposal"):
+        node.settle()
+    assert record_of(attested).dispute is None
+    pass_half_window(attested)
+    node.settle()
+    assert record_of(attested).dispute == Dispute(node.address, Subject.ATTESTATION, 0)
+
+
+def test_a_node_without_a_model_examines_the_signatures_and_then_the_model(uploaded: World) -> None:
+    """One that was away while the others attested looks at the proposal, and contradicts it if it has to."""
+    *others, away = uploaded.nodes
+    publish(uploaded)
+    for node in others:
+        node.settle()
+    away.stop()
+    uploaded.propose(1)
+    away.settle()
+    assert away.log.of("applied")
+    assert record_of(uploaded).phase is Phase.PROPOSED
+    assert away.transactions == 0
+    finish_proposal(uploaded)
+    assert record_of(uploaded).result == away.log.of("applied")[0]["model"]
+
+
+# Pressing
+
+
+def test_attestations_that_are_not_used_are_pressed(attested: World) -> None:
+    """When half of the window is over, transactions of the quorum finalise without the aggregator."""
+    attested.settle()
+    assert [node.transactions for node in attested.nodes] == [0, 0, 0]
+    pass_half_window(attested)
+    attested.settle()
+    record = record_of(attested)
+    assert (record.phase, record.signers) == (Phase.FINALISED, frozenset())
+    assert [node.transactions for node in attested.nodes] == [1, 1, 0], "the quorum is two"
+
+
+def mine(world: World, blocks: int) -> None:
+    world.chain.tester.mine_blocks(blocks)
+
+
+def test_what_is_mined_and_not_final_is_sent_once(batched: World) -> None:
+    """A node that trusts blocks of a certain depth only does not repeat itself until they are as deep."""
+    depth = 4
+    node, *_ = batched.nodes
+    node.finality = depth
+    node.stop()
+    batched.open_round(1)
+    mine(batched, depth)
+    batched.settle()
+    batched.anchor(1, spoil=leave_out(node))
+    mine(batched, depth)
+    node.settle()
+    node.settle()
+    assert node.transactions == 1, "the claim"
+    assert len(node.log.of("left_out")) == 1
+    mine(batched, depth)
+    batched.seal(1)
+    batched.aggregate(1, blocks_after=depth + 1)
+    batched.settle()
+    assert len(batched.attestations(1)) == 3
+    pass_half_window(batched)
+    node.settle()
+    node.settle()
+    assert node.transactions == 2, "the claim and the attestation"
+
+
+# Crashes
+
+
+def play_a_refused_handover(world: World) -> None:
+    refuse(world, "PutCommitment", grpc.StatusCode.INVALID_ARGUMENT, times=2)
+    world.open_round(1)
+    world.settle()
+
+
+def play_a_claim(world: World) -> None:
+    world.open_round(1)
+    world.settle()
+    world.anchor(1, spoil=leave_out(world.nodes[0]))
+    world.settle()
+
+
+def play_a_dispute(world: World) -> None:
+    world.open_round(1)
+    world.settle()
+    publish(world, forge=lambda sums: sums.__setitem__(0, sums[0][:-1] + bytes([sums[0][-1] ^ 1])))
+    world.settle()
+
+
+def play_a_press(world: World) -> None:
+    world.open_round(1)
+    world.settle()
+    publish(world)
+    world.settle()
+    pass_half_window(world)
+    world.settle()
+
+
+def play_a_contradiction(world: World) -> None:
+    world.open_round(1)
+    world.settle()
+    publish(world)
+    world.nodes[0].turn()
+    for liar in world.nodes[1:]:
+        liar.stop()
+        liar.ledger.attest(1, STRANGE)
+    world.nodes[0].settle()
+
+
+@pytest.mark.parametrize(
+    ("play", "event"),
+    [
+        (play_a_refused_handover, "committed"),
+        (play_a_claim, "left_out"),
+        (play_a_claim, "committed"),
+        (play_a_dispute, "error"),
+        (play_a_dispute, "disputed"),
+        (play_a_press, "attested"),
+        (play_a_contradiction, "attested"),
+    ],
+)
+def test_a_crash_repeats_no_transaction(batched: World, play: Callable[[World], None], event: str) -> None:
+    """A node that dies at each event of a kind, once, goes on from the ledger and says nothing twice."""
+    node = batched.nodes[0]
+    seen: list[dict[str, Any]] = []
+
+    def crash_at_each(entry: dict[str, Any]) -> bool:
+        is_new = entry["event"] == event and entry not in seen
+        seen.append(entry)
+        return is_new
+
+    node.log.crash_at = crash_at_each
+    play(batched)
+    assert any(entry["event"] == event for entry in seen)
+    assert node.transactions == 1
+    node.log.crash_at = lambda _entry: False
+    node.settle()
+    assert node.transactions == 1

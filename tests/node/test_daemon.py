@@ -12,7 +12,7 @@ import pytest
 from fedproof_node.journal import Stage
 
 from fedproof.codec.workers import CodecWorkers
-from fedproof.digests import Digest, checksum_address
+from fedproof.digests import Digest
 from fedproof.errors import LedgerUnreachable, TaskFailed, WorkerDied
 from fedproof.ledger.events import ExclusionReason, Phase, Subject
 from fedproof.ledger.rounds import Dispute
@@ -223,7 +223,7 @@ def forge_bit(sums: list[bytes]) -> None:
 def test_a_forged_sum_is_neither_decrypted_nor_attested(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A published sum that is not the sum of the updates is refused and disputed before any key touches it."""
+    """A published sum that is not the sum of the updates is disputed before any key touches it."""
     world = make_world(nodes=2)
     world.begin_epoch()
     world.open_round(1)

@@ -30,8 +30,8 @@ from fedproof.digests import Address, Digest
 from fedproof.errors import TaskFailed
 from fedproof.keys.wrapping import WrappingKey
 from fedproof.ledger.client import Ledger
-from fedproof.ledger.finality import Finality
 from fedproof.ledger.events import LEAF_TOO, ExclusionReason, FailureReason
+from fedproof.ledger.finality import Finality
 from fedproof.ledger.history import History
 from fedproof.ledger.statements import (
     SignedAttestation,
