@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from fedproof.digests import Digest
@@ -124,11 +124,14 @@ class _Reader:
         except BadLeaf as error:
             expected = "ascending, each signed by a node of the cohort"
             failure = self._fail(check, f"leaf {error.index} of the {what}", expected=expected, got=error)
+            failure = replace(failure, node=leaves[error.index].node)
         self.findings.failures.append(failure)
         return leaves
 
     def _fail(self, check: int, field: str, *, expected: str, got: object) -> Failure:
-        return Failure(check=check, round=self.facts.record.number, field=field, expected=expected, got=str(got))
+        return Failure(
+            check=check, round=self.facts.record.number, field=field, expected=expected, got=str(got)
+        )
 
 
 def _merge(
@@ -143,7 +146,9 @@ def _merge(
     if leaves and (sealed := record.sealed):
         twice = by_transaction & set(signed)
         strangers = set(sealed.excluded) - by_transaction - set(signed)
-        wrong = [(node, "to count once, as it committed in both ways", "twice") for node in twice - sealed.doubled]
+        wrong = [
+            (node, "to count once, as it committed in both ways", "twice") for node in twice - sealed.doubled
+        ]
         wrong += [(node, "a leaf in the batch as well", "none") for node in sealed.doubled - twice]
         wrong += [(node, "a node that committed in either way", "one that did not") for node in strangers]
         for node, expected, got in sorted(wrong):

@@ -89,12 +89,12 @@ def verify_seal(record: RoundRecord) -> Iterator[Failure]:
     for node, code in zip(sealed.nodes, sealed.reasons, strict=False):
         yield from _verify_reason(record, node, code)
         void += code >= LEAF_TOO or node not in record.commitments
-    leaves = record.batch.count if record.batch else 0
-    if record.batch and void > leaves:
-        expected, got = f"at most the batch's {leaves}", str(void)
-        yield Failure(check=9, round=number, field="leaves that do not count", expected=expected, got=got)
-    excluded = record.commitments.keys() & sealed.excluded.keys()
-    contributors = len(record.commitments) - len(excluded) + leaves - void
+    contributors = len(record.commitments.keys() - sealed.excluded.keys())
+    if record.batch:
+        contributors += record.batch.count - void
+        if void > record.batch.count:
+            expected, got = f"at most the batch's {record.batch.count}", str(void)
+            yield Failure(check=9, round=number, field="leaves that do not count", expected=expected, got=got)
     if contributors < record.terms.min_contributors:
         expected = f"at least {record.terms.min_contributors}"
         yield Failure(check=9, round=number, field="contributors", expected=expected, got=str(contributors))

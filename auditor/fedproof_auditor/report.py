@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from fedproof.digests import Address, Digest, checksum_address
 from fedproof.ledger.client import BlockRef
-from fedproof.ledger.events import ExclusionReason, FailureReason, Phase, RoundDisputed
+from fedproof.ledger.events import (
+    CommitmentsAnchored,
+    ExclusionReason,
+    FailureReason,
+    Phase,
+    ResultProposed,
+    RoundDisputed,
+)
 from fedproof_auditor.chronicle import RoundRecord
 from fedproof_auditor.findings import CHECKS, Failure, NameBook, spell, spell_node, spell_reason
 from fedproof_auditor.verify import Audit
@@ -94,6 +101,7 @@ def as_document(report: Report) -> Document:
             "contract": checksum_address(before.predecessor),
             "history_hash": spell(before.history_hash),
             "head_model": spell(before.head_model),
+            "privacy_spent": before.privacy_spent,
         },
         "selected_rounds": report.selection,
         "checks": [
@@ -141,6 +149,8 @@ def _round_document(report: Report, record: RoundRecord) -> Document:
         "phase": spell(record.phase),
         "committed": [spell_node(node, names) for node in record.commitments],
         "contributors": [spell_node(node, names) for node in record.contributors],
+        "batch": _statements_document(record.batch, record.batched, names),
+        "batched": [spell_node(node, names) for node in record.batched_contributors],
         "excluded": {
             spell_node(node, names): spell_reason(reason, ExclusionReason)
             for node, reason in sealed.excluded.items()
@@ -150,10 +160,21 @@ def _round_document(report: Report, record: RoundRecord) -> Document:
         "stored": None if stored is None else sorted(spell_node(node, names) for node in stored),
         "model": spell(finalised.model_digest) if finalised else None,
         "attestations": len(record.attesters),
+        "proposal": _statements_document(record.proposal, record.endorsers, names),
         "dispute": _dispute_document(record.dispute, names) if record.dispute else None,
         "dissenters": [spell_node(node, names) for node in find_dissenters(record)],
         "failure": spell_reason(failed.reason, FailureReason) if failed else None,
     }
+
+
+def _statements_document(
+    event: CommitmentsAnchored | ResultProposed | None, nodes: frozenset[Address], names: NameBook
+) -> Document | None:
+    if event is None:
+        return None
+    model = {"model": spell(event.model_digest)} if isinstance(event, ResultProposed) else {}
+    signers = [spell_node(node, names) for node in sorted(nodes)] or None
+    return {"root": spell(event.root), "count": event.count, "nodes": signers, **model}
 
 
 def _dispute_document(dispute: RoundDisputed, names: NameBook) -> Document:
@@ -204,8 +225,10 @@ def describe(report: Report, *, tick: str, cross: str) -> Iterator[tuple[str, st
             yield f"       and {len(failures) - SHOWN_PER_CHECK} more (all of them with --json)", style
     if (before := report.audit.chronicle.succeeded) is not None:
         where, ended = checksum_address(before.predecessor), spell(before.history_hash)
+        ended += f" and which had spent {before.privacy_spent} of privacy" * bool(before.privacy_spent)
         yield f"goes on from {where}, whose history ended in {ended}: that is for another audit", "yellow"
     for record in report.audit.chronicle.rounds.values():
+        yield from ((line, "") for line in _describe_statements(report, record))
         yield from ((line, "yellow") for line in _describe_round(report, record))
     yield _describe_counts(report), ""
     first = report.audit.findings.first()
@@ -237,6 +260,29 @@ def _describe_round(report: Report, record: RoundRecord) -> Iterator[str]:
         yield f"round {number}: {who} disputed {spell(dispute.subject)} {dispute.index}"
     for node in find_dissenters(record):
         yield f"round {number}: {spell_node(node, names)} attested another model"
+
+
+def _describe_statements(report: Report, record: RoundRecord) -> Iterator[str]:
+    """Yield what nodes did in a round by signing alone."""
+    number, names = record.number, report.names
+
+    def spell_nodes(nodes: Iterable[Address]) -> str:
+        return ", ".join(spell_node(node, names) for node in nodes) or "nobody"
+
+    if anchored := record.batch:
+        line = f"round {number}: batch {spell(anchored.root)[:12]} of {count(anchored.count, 'commitment')}"
+        if record.is_batch_unread:
+            line += ", not read"
+        elif record.sealed:
+            line += f"; by it alone contributed {spell_nodes(record.batched_contributors)}"
+        else:
+            line += f" of {spell_nodes(sorted(record.batched))}"
+        yield line
+    if proposed := record.proposal:
+        line = (
+            f"round {number}: proposal {spell(proposed.root)[:12]} of {count(proposed.count, 'attestation')}"
+        )
+        yield line + (f" by {spell_nodes(sorted(record.endorsers))}" if record.endorsers else ", not read")
 
 
 def _describe_counts(report: Report) -> str:

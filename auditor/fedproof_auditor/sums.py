@@ -27,7 +27,7 @@ def plan_tasks(
 ) -> list[ChunkTask]:
     """Return one task for each chunk index of a round."""
     record, policy = facts.record, facts.policy
-    contributors = record.contributors if record.aggregate else ()
+    contributors = record.contributors if record.aggregate and not record.is_batch_unread else ()
     if not facts.is_binding and not {each.node for each in updates}.issuperset(contributors):
         contributors = ()  # the round was given up, and what is left of it cannot be added
     sums = aggregate.chunk_digests if aggregate else ()
@@ -58,7 +58,7 @@ def verify_sum(facts: RoundFacts, results: Sequence[ChunkResult], aggregate: Hea
         aggregate: the stored header of the sum, whose root is the published one; nothing if it is missing.
     """
     published = facts.record.aggregate
-    if published is None:
+    if published is None or (facts.record.is_batch_unread and not facts.is_binding):
         return []
     number = facts.record.number
     digests = [result.sum_digest for result in results]

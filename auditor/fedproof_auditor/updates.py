@@ -180,6 +180,8 @@ def expect_aggregate_manifest(facts: RoundFacts) -> AggregateManifest:
         ValueError: the sealed set is none that a manifest can name.
     """
     record, policy = facts.record, facts.policy
+    if record.is_batch_unread:
+        raise ValueError("its batch cannot be read (check 9)")
     contributors = record.contributors
     unknown = [node for node in contributors if node not in record.commitments]
     if unknown:

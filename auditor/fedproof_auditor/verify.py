@@ -158,7 +158,7 @@ def _examine_selected(
         policy = policies.get(record.opened.policy_version)
         if policy is None:
             audit.findings.expect(
-                not record.commitments,
+                not record.commitments and record.batch is None,
                 Failure(
                     check=7,
                     field="stored updates",

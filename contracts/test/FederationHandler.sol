@@ -46,11 +46,11 @@ contract FederationHandler is Refusals {
         else if (dice < 54) rotateKeys();
         else if (dice < 62) approvePolicy();
         else if (dice < 68) adoptPolicy();
-        else if (dice < 76) requestEpoch();
-        else if (dice < 86) publishEpoch();
-        else if (dice < 90) releaseCheckpoint();
-        else if (dice < 95) handAdminOver();
-        else replaceAggregator();
+        else if (dice < 86 && isAdmitted(ledger.keyMaker())) publishEpoch();
+        else if (dice < 82) requestEpoch();
+        else if (dice < 86) releaseCheckpoint();
+        else if (dice < 92 && !isUnderWay()) replaceAggregator();
+        else handAdminOver();
     }
 
     function playOpen() private {
@@ -79,9 +79,9 @@ contract FederationHandler is Refusals {
     }
 
     function playBetween() private {
-        uint256 dice = draw(200);
+        uint256 dice = draw(100);
         if (dice == 0) retire();
-        else if (dice < 60 && isAt(IFederation.Phase.Finalised)) attestLate();
+        else if (dice < 30 && isAt(IFederation.Phase.Finalised)) attestLate();
         else openRound();
     }
 
@@ -121,8 +121,8 @@ contract FederationHandler is Refusals {
 
     function playRefusalOfDecidable() private {
         uint256 dice = draw(5);
-        if (dice == 0 && round.attested != 0) refuseSecondAttestation();
-        else if (dice == 1 && round.attested != 0) refuseDoubledAttestation();
+        if (dice < 2 && round.attested != 0) refuseSecondAttestation();
+        else if (dice < 4 && round.attested != 0) refuseDoubledAttestation();
         else if (dice < 3) refuseBadFinalisation();
         else if (dice == 3 && isAt(IFederation.Phase.Aggregated)) refuseBadProposal();
         else refuseAttestationOfOthers();

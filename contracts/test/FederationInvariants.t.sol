@@ -269,7 +269,7 @@ contract FederationHandlerTest is StdAssertions {
         }
         assertGt(done, STEPS * 2 / 3);
         for (uint256 i; i < names.length; ++i) {
-            assertGt(total[names[i]], STEPS / 1_000, names[i]);
+            assertGt(total[names[i]], STEPS / 2_000, names[i]);
         }
     }
 

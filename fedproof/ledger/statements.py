@@ -31,8 +31,8 @@ from fedproof.ledger.rounds import RoundRecord
 from fedproof.manifest import Contribution
 from fedproof.merkle import compute_root, leaf_digest
 
-# Of a contract's own signatures (EIP-1271), which have no fixed length.
-MOST_SIGNATURE_BYTES = 4096
+# Of a contract's own signatures (EIP-1271), which have no fixed length. A thousand of them fit one message.
+MOST_SIGNATURE_BYTES = 2048
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0  # of secp256k1
 _TAG = "fedproof.statements.v1"
 _MOST_LEAVES = 65_535  # as the contract counts them

@@ -426,7 +426,7 @@ class SignedCommitment(_message.Message):
     nonce: _builtins.int
     """How many commitments the node had signed before."""
     signature: _builtins.bytes
-    """65 bytes r, s, v; or what the node's contract takes (EIP-1271), at most 4,096 bytes."""
+    """65 bytes r, s, v; or what the node's contract takes (EIP-1271), at most 2,048 bytes."""
     def __init__(
         self,
         *,

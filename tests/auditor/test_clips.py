@@ -80,6 +80,7 @@ def test_a_successors_first_clips_are_not_known(world: World, chronicle: Chronic
         predecessor=world.evidence.contract,
         history_hash=make_digest("end"),
         head_model=make_digest("head"),
+        privacy_spent=0,
         block_number=0,
         transaction_hash=make_digest("deployment"),
         log_index=2,

@@ -225,6 +225,7 @@ def test_a_predecessor_is_named(world: World) -> None:
         predecessor=world.nodes[0],
         history_hash=make_digest("end"),
         head_model=make_base(0).digest,
+        privacy_spent=0,
         block_number=world.evidence.events[0].block_number,
         transaction_hash=world.evidence.events[0].transaction_hash,
         log_index=2,

@@ -47,6 +47,8 @@ from fedproof.policy import CodecPolicy, ModelPolicy, Policy, PrivacyPolicy, Rou
 from fedproof.store import ObjectStore
 
 E = TypeVar("E", bound=Event)
+Update = tuple[Contribution, list[bytes]]
+"""What a node committed to, and its chunks."""
 
 NAMES = ("hospital-a", "hospital-b", "hospital-c")
 PARAMETERS = 140_000
@@ -113,7 +115,7 @@ class World:
 
     Attributes:
         folder: laid out as a run's: run.json, policy.toml, chain/, aggregator/store/.
-        nodes: ascending by address; index i is called NAMES[i].
+        nodes: ascending by address; index i is called NAMES[i], and what is beyond them has no name.
         evidence: what its chain says.
     """
 
@@ -131,7 +133,7 @@ class World:
     @property
     def names(self) -> dict[Address, str]:
         """What people call the nodes."""
-        return dict(zip(self.nodes, NAMES, strict=True))
+        return dict(zip(self.nodes, NAMES, strict=False))
 
     def find(self, kind: type[E], **attributes: object) -> E:
         """Return the first event of a kind with these attributes."""
@@ -213,11 +215,12 @@ class Builder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.policy = make_policy()
+        self.policy = self.make_policy()
         self.parameters = self.policy.codec_parameters()
         self.codec = Codec(self.parameters)
         self.key: SecretKey = self.codec.generate_secret_key()
         self.rng = np.random.default_rng(11)
+        self.last_finished = 0
         self.store = ObjectStore(folder / "aggregator" / "store")
         self.accounts = sorted(
             map(make_account, NAMES), key=lambda account: bytes.fromhex(account.address[2:])
@@ -227,6 +230,10 @@ class Builder:
         self.journal = Journal(folder / "chain", default=genesis)
         self.server = DevChainServer(DevChain(genesis, journal=self.journal), port=0, block_time_s=0)
         self.endpoint = Endpoint.connect(self.server.url)
+
+    def make_policy(self) -> Policy:
+        """Return what is agreed on."""
+        return make_policy()
 
     def close(self) -> None:
         """Stop the chain; its journal stays."""
@@ -251,15 +258,19 @@ class Builder:
         self.admin.adopt_policy(self.policy)
         self.store.put_policy(self.policy.digest, self.policy.canonical())
         self.publish_epoch()
-        self.run_round(1)
-        self.run_round(2)
-        self.run_round(3, left_out=2)
-        self.fail_round(4)
+        self.play()
         evidence = fetch_evidence(
             self.endpoint, self.contract, at_block=None, from_block=0, progress=lambda *_: None
         )
         self.write_run()
         return World(self.folder, self.endpoint, self.policy, self.nodes, evidence)
+
+    def play(self) -> None:
+        """Let all rounds happen."""
+        self.run_round(1)
+        self.run_round(2)
+        self.run_round(3, left_out=2)
+        self.fail_round(4)
 
     def connect(self, account: LocalAccount) -> Ledger:
         """Return the ledger as an account sees it."""
@@ -313,7 +324,7 @@ class Builder:
             self.codec.encrypt_chunk(values[start : start + size], encryptor)
             for start in range(0, UPDATE_LENGTH, size)
         ]
-        base = make_base(number - 1)
+        base = make_base(self.last_finished)
         manifest = UpdateManifest(
             chain_id=self.admin.chain_id,
             contract=self.contract,
@@ -330,14 +341,19 @@ class Builder:
         )
         return manifest.encode(), chunks
 
-    def commit(self, number: int, node: int, *, is_uploaded: bool = True) -> tuple[Contribution, list[bytes]]:
-        """Let a node commit to an update, and send it unless it is to get lost."""
+    def upload(self, number: int, node: int, *, is_uploaded: bool = True) -> Update:
+        """Let a node make an update, and send it unless it is to get lost."""
         examples = 100 + 10 * node
         manifest, chunks = self.encrypt(number, node, examples=examples)
         scratch = self.store if is_uploaded else ObjectStore(self.folder / "lost")
         root = scratch.put_header(manifest, [scratch.put(chunk) for chunk in chunks])
-        self.ledgers[node].commit(number, root, examples)
         return Contribution(self.nodes[node], root, examples), chunks
+
+    def commit(self, number: int, node: int, *, is_uploaded: bool = True) -> Update:
+        """Let a node make an update, and commit to it."""
+        contribution, chunks = self.upload(number, node, is_uploaded=is_uploaded)
+        self.ledgers[node].commit(number, contribution.update_root, contribution.examples)
+        return contribution, chunks
 
     def run_round(self, number: int, *, left_out: int | None = None) -> None:
         """Take a round to its end; the node that is left out commits, never uploads, and attests.
@@ -351,8 +367,15 @@ class Builder:
         if left_out is not None:
             reasons[self.nodes[left_out]] = ExclusionReason.NOT_UPLOADED
             self.request("evm_increaseTime", WINDOW_S + 60)
-        contributions = tuple(contribution for contribution, _ in counted)
         self.aggregator.seal(number, reasons)
+        self.publish(number, counted)
+        model = make_base(number).digest
+        for ledger in self.ledgers:
+            ledger.attest(number, model)
+        self.last_finished = number
+
+    def publish(self, number: int, counted: Sequence[Update]) -> None:
+        """Publish the sum of updates, which come ascending by node."""
         sums = [self.codec.sum_chunks(row) for row in zip(*(chunks for _, chunks in counted), strict=True)]
         manifest = AggregateManifest(
             chain_id=self.admin.chain_id,
@@ -360,15 +383,12 @@ class Builder:
             round=number,
             epoch=1,
             policy_digest=self.policy.digest,
-            contributors=contributions,
+            contributors=tuple(contribution for contribution, _ in counted),
             parameters=PARAMETERS,
             chunks=len(sums),
         )
         root = self.store.put_header(manifest.encode(), [self.store.put(chunk) for chunk in sums])
         self.aggregator.publish_aggregate(number, root)
-        model = make_base(number).digest
-        for ledger in self.ledgers:
-            ledger.attest(number, model)
 
     def fail_round(self, number: int) -> None:
         """Let one node commit and upload, and the aggregator give up."""
@@ -386,6 +406,6 @@ class Builder:
             "policy": "policy.toml",
             "store": "aggregator/store",
             "chain": "chain",
-            "nodes": {checksum_address(node): name for node, name in zip(self.nodes, NAMES, strict=True)},
+            "nodes": {checksum_address(node): name for node, name in zip(self.nodes, NAMES, strict=False)},
         }
         (self.folder / "run.json").write_text(json.dumps(facts))

@@ -33,14 +33,14 @@ def ready(begin: Callable[[str], Pair]) -> Pair:
 
 @pytest.fixture
 def opened(ready: Pair) -> Pair:
-    """Round 1 is open until COMMIT_WINDOW seconds later."""
+    """Round 1 is open."""
     ready.act(AGGREGATOR, "openRound", 1, at=START)
     return ready
 
 
 @pytest.fixture
 def sealed(opened: Pair) -> Pair:
-    """Round 1 is sealed with all five nodes, until AGGREGATE_END."""
+    """Round 1 is sealed with all five nodes."""
     for node in NODES[:5]:
         opened.act(node, "commit", 1, DIGESTS[0], 7, at=START)
     opened.act(AGGREGATOR, "seal", 1, NODES[:5], bytes(5), at=START)
@@ -49,6 +49,6 @@ def sealed(opened: Pair) -> Pair:
 
 @pytest.fixture
 def aggregated(sealed: Pair) -> Pair:
-    """Round 1 has its aggregate, and time to attest until ATTEST_END."""
+    """Round 1 has its aggregate."""
     sealed.act(AGGREGATOR, "publishAggregate", 1, DIGESTS[0], at=START)
     return sealed

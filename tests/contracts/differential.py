@@ -65,7 +65,7 @@ class Pair:
         assert by_model == by_contract, f"the model: {by_model}\nthe contract: {by_contract}"
         return by_contract
 
-    def act(self, sender: Address, function: str, *arguments: Any, at: int) -> Sequence[Event]:
+    def act(self, sender: Address, function: str, *arguments: Any, at: int) -> Sequence[Any]:
         """Make a call at a Unix time and return its events.
 
         Raises:
@@ -168,6 +168,7 @@ def _play(stage: str, write_calls: Callable[[Pair], Iterator[Call]], tally: Coun
 
 def _shorten(stage: str, calls: list[Call]) -> list[Call]:
     """Return the calls without those that are not needed to end in a difference."""
+    # Seconds; Hypothesis, which draws what follows anew, took minutes and kept more.
     kept = calls
     for index in reversed(range(len(calls))):
         fewer = kept[:index] + kept[index + 1 :]

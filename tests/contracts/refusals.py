@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -20,11 +20,11 @@ def refuses(error: str, *arguments: object) -> Iterator[None]:
     assert caught.value.args == (error, *arguments)
 
 
-def refuses_all_but_admin(caller: Address) -> contextmanager[None]:
+def refuses_all_but_admin(caller: Address) -> AbstractContextManager[None]:
     """Expect that the caller lacks the admin's role."""
     return refuses("AccessControlUnauthorizedAccount", caller, DEFAULT_ADMIN_ROLE)
 
 
-def refuses_all_but_aggregator(caller: Address) -> contextmanager[None]:
+def refuses_all_but_aggregator(caller: Address) -> AbstractContextManager[None]:
     """Expect that the caller lacks the aggregator's role."""
     return refuses("AccessControlUnauthorizedAccount", caller, AGGREGATOR_ROLE)

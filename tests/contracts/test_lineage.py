@@ -8,12 +8,14 @@ from dataclasses import replace
 import pytest
 
 from fedproof.digests import ZERO_DIGEST, Address
+from fedproof.errors import Reverted
 from fedproof.ledger.events import AGGREGATOR_ROLE, DEFAULT_ADMIN_ROLE, Phase, Succeeded
 from tests.contracts.differential import Pair
+from tests.contracts.evm import Machine
 from tests.contracts.histories import DIGESTS, POLICY, START
 from tests.contracts.model import NOBODY
 from tests.contracts.refusals import refuses, refuses_all_but_admin, refuses_all_but_aggregator
-from tests.contracts.signing import ADMIN, AGGREGATOR, NODES, OUTSIDER
+from tests.contracts.signing import ADMIN, AGGREGATOR, NODES, OUTSIDER, WALLET
 
 
 def test_roles_change_between_rounds(ready: Pair) -> None:
@@ -107,6 +109,14 @@ def test_a_successor_goes_on_from_the_head_and_the_budget(ready: Pair) -> None:
         3,
     )
     assert (ready.view("predecessor"), ready.view("headModel"), ready.view("privacy").spent) == (old, head, 3)
+
+
+def test_a_predecessor_is_a_ledger() -> None:
+    """An address without code, or with other code, is none."""
+    machine = Machine.with_ledger()
+    for stranger in (OUTSIDER, WALLET):
+        with pytest.raises(Reverted, match="constructor: reverted with no reason"):
+            machine.deploy(NODES[0], ADMIN, START, (ADMIN, AGGREGATOR, stranger))
 
 
 def test_a_first_ledger_has_no_predecessor(ready: Pair) -> None:

@@ -130,10 +130,10 @@ def test_crash_around_the_publication(make_world: MakeWorld, is_mined: bool) -> 
     other.start()
     publish = maker.ledger.publish_epoch
 
-    def publish_and_die(*arguments: Any) -> Any:
+    def publish_and_die(*arguments: Any, **keywords: Any) -> Any:
         maker.ledger.publish_epoch = publish  # type: ignore[method-assign]
         if is_mined:
-            publish(*arguments)
+            publish(*arguments, **keywords)
         raise Crash
 
     maker.ledger.publish_epoch = publish_and_die  # type: ignore[method-assign]

@@ -1,0 +1,177 @@
+"""A federation whose nodes sign instead of sending transactions; one of them is an organisation's wallet.
+
+Round 1: two nodes commit by signature alone, one by transaction alone, one in both ways; the result is
+proposed, and stands. Round 2: a node of the batch is excluded, and the rest attest by transaction. Round 3
+fails on its proposal, round 4 with its batch before the seal. In the end the wallet takes no signature more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from eth_utils.crypto import keccak
+
+from fedproof.digests import Address, Digest, as_address, checksum_address
+from fedproof.keys.wrapping import WrappingKey
+from fedproof.ledger.artifact import load_artifact
+from fedproof.ledger.events import LEAF_TOO, CommitmentsAnchored, Event, ExclusionReason, FailureReason, ResultProposed
+from fedproof.ledger.outbox import Outbox
+from fedproof.ledger.signer import KeystoreSigner
+from fedproof.ledger.statements import (
+    RoundStatements,
+    SignedAttestation,
+    SignedCommitment,
+    compute_batch_root,
+    decode_batch,
+    decode_proposal,
+    encode_leaves,
+    hash_typed,
+)
+from fedproof.manifest import Contribution
+from fedproof.policy import Policy
+from fedproof.store import ObjectStore
+from tests.auditor.world import WINDOW_S, Builder, Update, World, make_account, make_base, make_digest
+
+WALLET = 3
+"""The index of the node that is a contract."""
+
+ATTEST_WINDOW_S = 100
+_WALLET_MAKER = "maker 6"  # whose first contract has an address above those of the other nodes
+
+# EIP-1271: a signature of a digest is the digest itself, until somebody calls it with nothing.
+_WALLET_CODE = bytes.fromhex(
+    "36600a57"  # CALLDATASIZE  PUSH1 0a  JUMPI
+    "600160005500"  # PUSH1 01  PUSH1 00  SSTORE  STOP
+    "5b631626ba7e60e01b"  # JUMPDEST  PUSH4 1626ba7e  PUSH1 e0  SHL: what means yes,
+    "60043560643514" "02"  # if the words at 04 and 64, digest and signature, are equal
+    "60005415" "02"  # and slot 0 is
+    "60005260206000f3"  # PUSH1 00  MSTORE  PUSH1 20  PUSH1 00  RETURN
+)
+
+
+def describe_wallet(ledger: Address, call: bytes) -> bytes:
+    """Return the code that makes a wallet, which calls the ledger once, as it is made."""
+    wallet_at, call_at = 64, 64 + len(_WALLET_CODE)
+    make = "".join(
+        (
+            f"60{len(call):02x}60{call_at:02x}600039",  # CODECOPY of the call to 0
+            f"6000600060{len(call):02x}6000600073{ledger.hex()}5af1",  # CALL of the ledger
+            "602f57600080fd5b",  # PUSH1 2f  JUMPI  PUSH1 00  DUP1  REVERT  JUMPDEST: it has to succeed
+            f"60{len(_WALLET_CODE):02x}8060{wallet_at:02x}600039",  # CODECOPY of the wallet to 0
+            "6000f3",  # PUSH1 00  RETURN
+        )
+    )
+    return bytes.fromhex(make).ljust(wallet_at, b"\0") + _WALLET_CODE + call
+
+
+class BatchedBuilder(Builder):
+    """Plays every role in such a federation."""
+
+    def make_policy(self) -> Policy:
+        policy = super().make_policy()
+        rounds = replace(
+            policy.rounds, attestation_quorum=3, attest_window_s=ATTEST_WINDOW_S, batching=True
+        )
+        return replace(policy, rounds=rounds)
+
+    def admit(self) -> None:
+        """Admit the wallet, too."""
+        super().admit()
+        key = WrappingKey.generate()
+        maker = make_account(_WALLET_MAKER)
+        self.request("anvil_setBalance", maker.address, hex(10**20))
+        register = keccak(text="register(bytes32,bytes32,bytes32)")[:4]
+        call = register + key.digest + make_digest("wallet's certificate") + make_digest("wallet's metadata")
+        self.outbox = Outbox(self.endpoint, KeystoreSigner(maker))
+        receipt = self.outbox.send({"data": "0x" + describe_wallet(self.contract, call).hex()}, what="wallet")
+        self.wallet = as_address(receipt["contractAddress"], "receipt")
+        self.store.put_public_key(key.digest, key.public_bytes)
+        self.admin.admit(self.wallet)
+        self.nodes = (*self.nodes, self.wallet)
+        self.wrapping_keys.append(key)
+        assert list(self.nodes) == sorted(self.nodes)
+
+    def play(self) -> None:
+        # 1
+        updates = self.anchor(1, batched=(0, 2, WALLET), by_transaction=(1, 2))
+        self.aggregator.seal(1, {self.nodes[1]: 0, self.nodes[2]: LEAF_TOO})
+        self.publish(1, updates)
+        self.propose(1)
+        self.request("evm_increaseTime", ATTEST_WINDOW_S + 60)
+        self.aggregator.finalise(1, make_base(1).digest)
+        self.last_finished = 1
+        # 2
+        *updates, _ = self.anchor(2, batched=(0, 1, 2, WALLET), lost=WALLET)
+        self.request("evm_increaseTime", WINDOW_S + 60)
+        self.aggregator.seal(2, {self.wallet: ExclusionReason.NOT_UPLOADED})
+        self.publish(2, updates)
+        for ledger in self.ledgers:
+            ledger.attest(2, make_base(2).digest)
+        self.last_finished = 2
+        # 3
+        updates = self.anchor(3, batched=(0, 1, 2, WALLET))
+        self.aggregator.seal(3, {})
+        self.publish(3, updates)
+        self.propose(3)
+        self.aggregator.fail(3, FailureReason.ABANDONED)
+        # 4
+        self.anchor(4, batched=(0, 1))
+        self.aggregator.fail(4, FailureReason.TOO_FEW_CONTRIBUTORS)
+        self.outbox.send({"to": checksum_address(self.wallet), "data": "0x"}, what="wallet, last")
+
+    def anchor(
+        self,
+        number: int,
+        *,
+        batched: Sequence[int],
+        by_transaction: Sequence[int] = (),
+        lost: int | None = None,
+    ) -> list[Update]:
+        """Open a round, and let nodes upload and commit; return the updates, ascending by node."""
+        self.aggregator.open_round(number)
+        updates = {
+            node: self.upload(number, node, is_uploaded=node != lost)
+            for node in sorted({*batched, *by_transaction})
+        }
+        for node in by_transaction:
+            contribution, _ = updates[node]
+            self.ledgers[node].commit(number, contribution.update_root, contribution.examples)
+        leaves = [self.sign_commitment(number, node, updates[node][0]) for node in batched]
+        root = compute_batch_root(leaves)
+        self.store.put_statements(root, encode_leaves(leaves))
+        self.aggregator.anchor_commitments(number, root, len(leaves))
+        return list(updates.values())
+
+    def propose(self, number: int) -> None:
+        """Propose a result that three nodes have signed, the wallet among them."""
+        statements, model = self.describe(number), make_base(number).digest
+        leaves = []
+        for node in (0, 1, WALLET):
+            message = statements.describe_attestation(self.nodes[node], model)
+            signature = hash_typed(message) if node == WALLET else self.ledgers[node].sign(message)
+            leaves.append(SignedAttestation(self.nodes[node], signature))
+        root = compute_batch_root(leaves)
+        self.store.put_statements(root, encode_leaves(leaves))
+        self.aggregator.propose_result(number, model, root, len(leaves))
+
+    def sign_commitment(self, number: int, node: int, contribution: Contribution) -> SignedCommitment:
+        """Return a node's signed commitment to an update."""
+        root, examples, nonce = contribution.update_root, contribution.examples, number - 1
+        message = self.describe(number).describe_commitment(
+            self.nodes[node], update_root=root, examples=examples, nonce=nonce
+        )
+        signature = hash_typed(message) if node == WALLET else self.ledgers[node].sign(message)
+        return SignedCommitment(self.nodes[node], root, examples, nonce, signature)
+
+    def describe(self, number: int) -> RoundStatements:
+        """Return what signatures of a round are bound to."""
+        return RoundStatements(
+            chain_id=self.admin.chain_id,
+            contract=self.contract,
+            round=number,
+            base_model=make_base(self.last_finished).digest,
+            cohort=self.nodes,
+            ask_contract=self.admin.is_signed_by,
+        )
