@@ -23,10 +23,12 @@ from fedproof.memory import share_one_heap
 from fedproof.policy import Policy
 from fedproof.store import ObjectStore
 from fedproof_aggregator.config import AggregatorConfig
-from fedproof_aggregator.daemon import Daemon, Parts
+from fedproof_aggregator.daemon import Daemon
 from fedproof_aggregator.intake import Intake
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
+from fedproof_aggregator.outlet import Outlet
+from fedproof_aggregator.rounds import Parts
 from fedproof_aggregator.server import (
     DOWNLOAD_PATIENCE_S,
     STREAMS_AT_WORK,
@@ -82,7 +84,7 @@ def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: Fil
     daemon = Daemon(config, policy, parts, logger=logger)
     service = AggregationService(
         view=parts.view,
-        store=parts.store,
+        outlet=Outlet(view=parts.view, store=parts.store, statements=parts.statements),
         intake=Intake(
             view=parts.view,
             store=parts.store,

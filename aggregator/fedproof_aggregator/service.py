@@ -9,13 +9,13 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 
 import grpc
 from structlog.typing import FilteringBoundLogger
 
-from fedproof.digests import Address, Digest, as_address, checksum_address
+from fedproof.digests import Digest, as_address, checksum_address
 from fedproof.errors import (
     DigestMismatch,
     LedgerError,
@@ -24,14 +24,12 @@ from fedproof.errors import (
     PeerError,
     WorkerDied,
 )
-from fedproof.ledger.events import Phase
-from fedproof.ledger.rounds import RoundRecord
-from fedproof.store import ObjectStore
 from fedproof.wire import aggregation_pb2 as wire
 from fedproof.wire.aggregation_pb2_grpc import AggregationServicer
 from fedproof_aggregator.intake import Incoming, Intake
 from fedproof_aggregator.keyrelay import KeyRelay
-from fedproof_aggregator.refusal import Refused, malformed, not_found, out_of_turn
+from fedproof_aggregator.outlet import Outlet
+from fedproof_aggregator.refusal import Refused, malformed
 from fedproof_aggregator.statements import Statements
 from fedproof_aggregator.turnstile import Turnstile
 from fedproof_aggregator.view import LedgerView
@@ -50,7 +48,7 @@ class AggregationService(AggregationServicer):
         self,
         *,
         view: LedgerView,
-        store: ObjectStore,
+        outlet: Outlet,
         intake: Intake,
         key_relay: KeyRelay,
         statements: Statements,
@@ -64,7 +62,7 @@ class AggregationService(AggregationServicer):
 
         Args:
             view: the ledger.
-            store: what downloads come from.
+            outlet: gives updates and sums.
             intake: takes updates.
             key_relay: takes and gives keys.
             statements: takes and gives what nodes sign.
@@ -75,7 +73,7 @@ class AggregationService(AggregationServicer):
             on_progress: called when something came that a round may have waited for.
         """
         self._view = view
-        self._store = store
+        self._outlet = outlet
         self._intake = intake
         self._key_relay = key_relay
         self._statements = statements
@@ -165,17 +163,7 @@ class AggregationService(AggregationServicer):
     ) -> Iterator[wire.DownloadResponse]:
         """Give a sealed contributor's header and chunks, which no round can count a copy of."""
         with self._translate(context), self._stream_slot(context):
-            number = request.round
-            node = as_address(request.node, f"round {number}: node")
-            where = f"round {number}, node {checksum_address(node)}"
-            record = self._require_round(number, lambda record: record.phase is not Phase.OPEN)
-            if record.phase is Phase.OPEN:
-                raise out_of_turn(f"{where}: updates can be downloaded once the round is sealed, it is open")
-            # Of other updates, a power failure may have taken back whose their frames are.
-            root = self._find_contribution(record, node)
-            if root is None:
-                raise not_found(f"{where}: the node is no contributor of this round")
-            parts = self._send(root, request.chunks, where=where)
+            parts = self._outlet.read_update(request.round, request.node, request.chunks)
             yield from self._downloads.send(parts, context.cancel)
 
     def DownloadAggregate(
@@ -183,11 +171,7 @@ class AggregationService(AggregationServicer):
     ) -> Iterator[wire.DownloadResponse]:
         """Give a sum's header and chunks."""
         with self._translate(context), self._stream_slot(context):
-            where = f"round {request.round}, aggregate"
-            record = self._require_round(request.round, lambda record: record.aggregate_root is not None)
-            if record.aggregate_root is None:
-                raise not_found(f"{where}: not published, the round is in phase {record.phase.name}")
-            parts = self._send(record.aggregate_root, request.chunks, where=where)
+            parts = self._outlet.read_aggregate(request.round, request.chunks)
             yield from self._downloads.send(parts, context.cancel)
 
     def PutCommitment(
@@ -260,46 +244,6 @@ class AggregationService(AggregationServicer):
             )
             self._on_progress()
         return incoming
-
-    def _find_contribution(self, record: RoundRecord, node: Address) -> Digest | None:
-        if node in record.contributors:
-            return record.commitments[node].update_root
-        if record.batch is None or record.sealed_block is None:
-            return None
-        by_node = {each.node: each.update_root for each in self._statements.compute_contributions(record)}
-        return by_node.get(node)
-
-    def _require_round(self, number: int, is_ready: Callable[[RoundRecord], bool]) -> RoundRecord:
-        """Return a round, read again if it does not look ready."""
-        record = self._view.find_round(number)
-        if record is None or not is_ready(record):
-            self._view.refresh()
-            record = self._view.find_round(number)
-        if record is None:
-            raise not_found(f"round {number}: not on the ledger")
-        return record
-
-    def _send(self, root: Digest, asked: Sequence[int], *, where: str) -> Iterator[wire.DownloadResponse]:
-        try:
-            header = self._store.get_header(root)
-        except MissingObject as error:
-            raise not_found(f"{where}: no header of root {root.hex()} has come") from error
-        except MalformedMessage as error:
-            raise DigestMismatch(str(error)) from error
-        total = len(header.chunk_digests)
-        if len(asked) > total or any(index >= total for index in asked):
-            came = f"{len(asked)}, the highest {max(asked)}"
-            raise malformed(f"{where}: expected at most {total} chunks, each below {total}, got {came}")
-        yield wire.DownloadResponse(header=header)
-        for index in asked or range(total):
-            try:
-                data = self._store.get(Digest(header.chunk_digests[index]))
-            except MissingObject as error:
-                raise not_found(f"{where}: chunk {index} has not come") from error
-            response = wire.DownloadResponse()
-            # In place, as a chunk that is handed over is copied.
-            response.chunk.index, response.chunk.data = index, data
-            yield response
 
     @contextmanager
     def _stream_slot(self, context: grpc.ServicerContext) -> Iterator[None]:

@@ -222,12 +222,7 @@ class Statements:
         Raises:
             Refused: it is not.
         """
-        record = self._view.find_round(number)
-        if record is None or not is_ready(record):
-            self._view.refresh()
-            record = self._view.find_round(number)
-        if record is None:
-            raise not_found(f"round {number}: not on the ledger")
+        record = self._view.fetch_round(number, is_ready)
         if not is_ready(record):
             raise out_of_turn(f"round {number}: expected {expected}, it is in phase {record.phase.name}")
         return record

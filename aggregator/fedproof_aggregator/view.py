@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fedproof.digests import Address, Digest
 from fedproof.errors import MissingObject
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import OnChainPolicy
 from fedproof.ledger.finality import Finality, Follower
-from fedproof.ledger.history import EpochRecord, History, MemberRecord
+from fedproof.ledger.history import EpochRecord, History
 from fedproof.ledger.rounds import RoundRecord
+from fedproof_aggregator.refusal import not_found
 
 
 class LedgerView:
@@ -58,9 +61,20 @@ class LedgerView:
         """Return a round, if it has been opened."""
         return self._history.rounds.get(number)
 
-    def find_member(self, node: Address) -> MemberRecord | None:
-        """Return a node's standing, if it has applied."""
-        return self._history.members.get(node)
+    def fetch_round(self, number: int, is_ready: Callable[[RoundRecord], bool]) -> RoundRecord:
+        """Return a round, after another look at the ledger if it does not look ready.
+
+        Raises:
+            Refused: it has not been opened.
+            LedgerError: as `refresh`.
+        """
+        record = self.find_round(number)
+        if record is None or not is_ready(record):
+            self.refresh()
+            record = self.find_round(number)
+        if record is None:
+            raise not_found(f"round {number}: not on the ledger")
+        return record
 
     def find_epoch(self, number: int) -> EpochRecord | None:
         """Return an epoch, if it has been published."""

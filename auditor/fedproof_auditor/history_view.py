@@ -180,9 +180,11 @@ def _show(name: str, value: object, names: NameBook) -> str:
 
 
 def _spell_code(code: int) -> str:
-    """Return a node's code in a seal: why it does not count, and whether its leaf in the batch does not."""
-    reason, leaf = code % LEAF_TOO, " but its leaf" * (code >= LEAF_TOO)
-    return (spell_reason(reason, ExclusionReason) if reason else "counts") + leaf
+    """Return a node's code in a seal: why it does not count, and that its leaf in the batch does not."""
+    reason, has_leaf = code % LEAF_TOO, code >= LEAF_TOO
+    if reason:
+        return spell_reason(reason, ExclusionReason) + " (leaf too)" * has_leaf
+    return "counts" + " (leaf does not)" * has_leaf
 
 
 def _short(value: object, names: NameBook) -> str:

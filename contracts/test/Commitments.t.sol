@@ -28,7 +28,9 @@ contract CommitmentsTest is FederationTest {
     /// @notice Once per node and round.
     function test_commit_refuses_a_second_commitment() public {
         commit(0);
-        assertCommitRefused(0, 1, ROOT, 7, abi.encodeWithSelector(IFederation.AlreadyCommitted.selector, 1, nodes[0].addr));
+        assertCommitRefused(
+            0, 1, ROOT, 7, abi.encodeWithSelector(IFederation.AlreadyCommitted.selector, 1, nodes[0].addr)
+        );
         vm.prank(aggregator);
         federation.fail(1, 1);
         open();

@@ -60,12 +60,8 @@ contract EpochsTest is FederationTest {
     /// @notice Epochs are numbered without gaps.
     function test_publishEpoch_refuses_other_epochs() public {
         request(maker);
-        assertRefused(
-            maker, publication(0, 1), abi.encodeWithSelector(IFederation.WrongEpoch.selector, 1, 0)
-        );
-        assertRefused(
-            maker, publication(2, 1), abi.encodeWithSelector(IFederation.WrongEpoch.selector, 1, 2)
-        );
+        assertRefused(maker, publication(0, 1), abi.encodeWithSelector(IFederation.WrongEpoch.selector, 1, 0));
+        assertRefused(maker, publication(2, 1), abi.encodeWithSelector(IFederation.WrongEpoch.selector, 1, 2));
     }
 
     /// @notice Nobody but the key maker publishes a key, whatever its role.

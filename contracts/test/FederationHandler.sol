@@ -12,9 +12,7 @@ contract FederationHandler is Refusals {
         createActors();
         vm.warp(clock);
         vm.recordLogs();
-        ledger = IFederation(
-            vm.deployCode("Federation.sol:Federation", abi.encode(admin, aggregator, address(0)))
-        );
+        ledger = IFederation(vm.deployCode("Federation.sol:Federation", abi.encode(admin, aggregator, address(0))));
         for (uint256 i; i < NODES; ++i) {
             doRegister(nodes[i]);
             if (i < 4) doAdmit(nodes[i]);

@@ -51,8 +51,7 @@ contract InclusionProofTest is FederationTest {
     function test_isIncluded_fixes_the_position() public view {
         string memory json = vm.readFile("../tests/vectors/merkle.json");
         for (uint256 size = 1; size <= 8; ++size) {
-            bytes32 root =
-                vm.parseJsonBytes32(json, string.concat(".trees[", vm.toString(size), "].root"));
+            bytes32 root = vm.parseJsonBytes32(json, string.concat(".trees[", vm.toString(size), "].root"));
             assertEq(treeDigest(0, size), root);
             for (uint256 index; index < size; ++index) {
                 assertStandsOnlyAt(root, size, index);
@@ -137,9 +136,8 @@ contract InclusionProofTest is FederationTest {
     function makePath(uint256 start, uint256 size, uint256 index) private view returns (bytes32[] memory path) {
         if (size == 1) return path;
         uint256 half = splitOf(size);
-        bytes32[] memory lower = index < half
-            ? makePath(start, half, index)
-            : makePath(start + half, size - half, index - half);
+        bytes32[] memory lower =
+            index < half ? makePath(start, half, index) : makePath(start + half, size - half, index - half);
         path = new bytes32[](lower.length + 1);
         for (uint256 i; i < lower.length; ++i) {
             path[i] = lower[i];

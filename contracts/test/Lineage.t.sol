@@ -131,9 +131,8 @@ contract LineageTest is FederationTest {
     }
 
     function assertSuccessorRefused() private {
-        bytes memory code = bytes.concat(
-            vm.getCode("Federation.sol:Federation"), abi.encode(admin, aggregator, address(federation))
-        );
+        bytes memory code =
+            bytes.concat(vm.getCode("Federation.sol:Federation"), abi.encode(admin, aggregator, address(federation)));
         vm.expectRevert(abi.encodeWithSelector(IFederation.NotRetired.selector, address(federation)));
         assembly ("memory-safe") {
             pop(create(0, add(code, 0x20), mload(code)))

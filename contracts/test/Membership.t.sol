@@ -39,13 +39,9 @@ contract MembershipTest is FederationTest {
     function test_register_refuses_members() public {
         join(node);
         bytes memory call = abi.encodeCall(IFederation.register, (KEY, CERTIFICATE, 0));
-        assertRefused(
-            node, call, wrongStatus(IFederation.MemberStatus.Applied, IFederation.MemberStatus.Admitted)
-        );
+        assertRefused(node, call, wrongStatus(IFederation.MemberStatus.Applied, IFederation.MemberStatus.Admitted));
         suspend(node);
-        assertRefused(
-            node, call, wrongStatus(IFederation.MemberStatus.Applied, IFederation.MemberStatus.Suspended)
-        );
+        assertRefused(node, call, wrongStatus(IFederation.MemberStatus.Applied, IFederation.MemberStatus.Suspended));
     }
 
     /// @notice Who applied and is admitted belongs to the next round.
@@ -67,9 +63,7 @@ contract MembershipTest is FederationTest {
         bytes memory call = abi.encodeCall(IFederation.admit, (node));
         assertRefused(admin, call, wrongStatus(IFederation.MemberStatus.Applied, IFederation.MemberStatus.None));
         join(node);
-        assertRefused(
-            admin, call, wrongStatus(IFederation.MemberStatus.Applied, IFederation.MemberStatus.Admitted)
-        );
+        assertRefused(admin, call, wrongStatus(IFederation.MemberStatus.Applied, IFederation.MemberStatus.Admitted));
         leave(node);
         assertRefused(admin, call, wrongStatus(IFederation.MemberStatus.Applied, IFederation.MemberStatus.Left));
     }
@@ -78,9 +72,8 @@ contract MembershipTest is FederationTest {
     function testFuzz_admit_and_suspend_refuse_all_but_the_admin(address caller) public {
         vm.assume(caller != admin);
         register(node);
-        bytes memory reason = abi.encodeWithSelector(
-            IAccessControl.AccessControlUnauthorizedAccount.selector, caller, bytes32(0)
-        );
+        bytes memory reason =
+            abi.encodeWithSelector(IAccessControl.AccessControlUnauthorizedAccount.selector, caller, bytes32(0));
         assertRefused(caller, abi.encodeCall(IFederation.admit, (node)), reason);
         admit(node);
         assertRefused(caller, abi.encodeCall(IFederation.suspend, (node)), reason);

@@ -174,8 +174,8 @@ abstract contract MembershipSteps is World {
     }
 
     function isAdmissible(address node) private view returns (bool) {
-        return statusOf[node] == IFederation.MemberStatus.Applied
-            || statusOf[node] == IFederation.MemberStatus.Suspended;
+        return
+            statusOf[node] == IFederation.MemberStatus.Applied || statusOf[node] == IFederation.MemberStatus.Suspended;
     }
 
     function dismiss(address node, IFederation.MemberStatus status) private {

@@ -77,7 +77,9 @@ contract PhasesTest is FederationTest {
             aggregator, abi.encodeCall(IFederation.anchorCommitments, (round, ROOT, 5)), only(IFederation.Phase.Open)
         );
         assertRefusedUnless(
-            aggregator, abi.encodeCall(IFederation.seal, (round, list(0, 5), new bytes(5))), only(IFederation.Phase.Open)
+            aggregator,
+            abi.encodeCall(IFederation.seal, (round, list(0, 5), new bytes(5))),
+            only(IFederation.Phase.Open)
         );
         assertRefusedUnless(
             aggregator, abi.encodeCall(IFederation.publishAggregate, (round, ROOT)), only(IFederation.Phase.Sealed)

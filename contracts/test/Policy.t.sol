@@ -145,13 +145,9 @@ contract PolicyTest is FederationTest {
     function test_approvePolicy_refuses_other_policies() public {
         join(nodes[0].addr);
         bytes32 digest = keccak256("policy");
-        assertRefused(
-            nodes[0].addr, abi.encodeCall(IFederation.approvePolicy, (0, bytes32(0))), wrongPolicy(0, 0, 0)
-        );
+        assertRefused(nodes[0].addr, abi.encodeCall(IFederation.approvePolicy, (0, bytes32(0))), wrongPolicy(0, 0, 0));
         adopt(makePolicy());
-        assertRefused(
-            nodes[0].addr, abi.encodeCall(IFederation.approvePolicy, (1, ROOT)), wrongPolicy(1, digest, ROOT)
-        );
+        assertRefused(nodes[0].addr, abi.encodeCall(IFederation.approvePolicy, (1, ROOT)), wrongPolicy(1, digest, ROOT));
         assertRefused(
             nodes[0].addr, abi.encodeCall(IFederation.approvePolicy, (2, digest)), wrongPolicy(1, digest, digest)
         );

@@ -77,9 +77,7 @@ abstract contract Refusals is ResultSteps {
             abi.encodeCall(IFederation.commit, (number, ROOT, round.maxExamples + 1)),
             IFederation.ExamplesOutOfRange.selector
         );
-        refuse(
-            node, abi.encodeCall(IFederation.commit, (number - 1, ROOT, 1)), IFederation.WrongRound.selector
-        );
+        refuse(node, abi.encodeCall(IFederation.commit, (number - 1, ROOT, 1)), IFederation.WrongRound.selector);
         refuse(node, abi.encodeCall(IFederation.commit, (number, 0, 1)), IFederation.ZeroDigest.selector);
     }
 
@@ -131,16 +129,12 @@ abstract contract Refusals is ResultSteps {
         if (listed.length == 1) return;
         listed[0] = listed[1];
         refuse(
-            aggregator,
-            abi.encodeCall(IFederation.seal, (number, listed, reasons)),
-            IFederation.NotAscending.selector
+            aggregator, abi.encodeCall(IFederation.seal, (number, listed, reasons)), IFederation.NotAscending.selector
         );
         listed[0] = address(1);
         reasons[0] = 0;
         refuse(
-            aggregator,
-            abi.encodeCall(IFederation.seal, (number, listed, reasons)),
-            IFederation.NotCommitted.selector
+            aggregator, abi.encodeCall(IFederation.seal, (number, listed, reasons)), IFederation.NotCommitted.selector
         );
     }
 
@@ -171,11 +165,7 @@ abstract contract Refusals is ResultSteps {
         bytes4 reason = IFederation.WrongPhase.selector;
         refuse(aggregator, abi.encodeCall(IFederation.fail, (number, 1)), reason);
         refuse(node, abi.encodeCall(IFederation.dispute, (number, IFederation.Subject.Chunk, 0)), reason);
-        refuse(
-            outsider,
-            abi.encodeCall(IFederation.finalise, (number, ROOT, new address[](0), new bytes[](0))),
-            reason
-        );
+        refuse(outsider, abi.encodeCall(IFederation.finalise, (number, ROOT, new address[](0), new bytes[](0))), reason);
         if (!isAt(IFederation.Phase.Finalised)) {
             refuse(node, abi.encodeCall(IFederation.attest, (number, ROOT)), reason);
         }
@@ -320,12 +310,9 @@ abstract contract Refusals is ResultSteps {
         assertFalse(isAccepted, "opened after retirement");
     }
 
-    function refuseFinalisation(
-        bytes32 model,
-        address[] memory signers,
-        bytes[] memory signatures,
-        bytes4 reason
-    ) private {
+    function refuseFinalisation(bytes32 model, address[] memory signers, bytes[] memory signatures, bytes4 reason)
+        private
+    {
         refuse(outsider, abi.encodeCall(IFederation.finalise, (round.number, model, signers, signatures)), reason);
     }
 

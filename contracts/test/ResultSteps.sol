@@ -104,8 +104,7 @@ abstract contract ResultSteps is RoundSteps {
     }
 
     function sign(address signer, bytes32 model) internal view returns (bytes memory) {
-        (uint8 v, bytes32 r, bytes32 s) =
-            vm.sign(keys[signer], ledger.hashAttestation(round.number, signer, model));
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(keys[signer], ledger.hashAttestation(round.number, signer, model));
         return abi.encodePacked(r, s, v);
     }
 }

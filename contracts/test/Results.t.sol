@@ -27,9 +27,7 @@ contract ResultsTest is FederationTest {
         reachSealed();
         uint40 deadline = federation.currentRound().deadline;
         vm.warp(deadline + 1);
-        assertRefused(
-            aggregator, abi.encodeCall(IFederation.publishAggregate, (1, ROOT)), deadlinePassed(deadline)
-        );
+        assertRefused(aggregator, abi.encodeCall(IFederation.publishAggregate, (1, ROOT)), deadlinePassed(deadline));
         vm.warp(deadline);
         publish();
     }
@@ -75,9 +73,7 @@ contract ResultsTest is FederationTest {
         assertEq(member.lastRound, 2);
         assertEq(member.commitment, bytes24(0));
         assertTrue(member.hasAttested);
-        assertRefused(
-            nodes[0].addr, abi.encodeCall(IFederation.attest, (2, MODEL)), alreadyAttested(2, nodes[0].addr)
-        );
+        assertRefused(nodes[0].addr, abi.encodeCall(IFederation.attest, (2, MODEL)), alreadyAttested(2, nodes[0].addr));
     }
 
     /// @notice A commitment of an earlier round does not outlive the attestation of a later one.
@@ -139,9 +135,7 @@ contract ResultsTest is FederationTest {
             abi.encodeWithSelector(IFederation.NotInCohort.selector, 1, stranger)
         );
         attest(0, MODEL);
-        assertRefused(
-            nodes[0].addr, abi.encodeCall(IFederation.attest, (1, MODEL)), alreadyAttested(1, nodes[0].addr)
-        );
+        assertRefused(nodes[0].addr, abi.encodeCall(IFederation.attest, (1, MODEL)), alreadyAttested(1, nodes[0].addr));
         assertRefused(
             nodes[0].addr, abi.encodeCall(IFederation.attest, (1, OTHER_MODEL)), alreadyAttested(1, nodes[0].addr)
         );
@@ -157,9 +151,7 @@ contract ResultsTest is FederationTest {
         attest(4, OTHER_MODEL);
         assertEq(abi.encode(federation.currentRound()), before);
         assertEq(federation.headModel(), MODEL);
-        assertRefused(
-            nodes[4].addr, abi.encodeCall(IFederation.attest, (1, MODEL)), alreadyAttested(1, nodes[4].addr)
-        );
+        assertRefused(nodes[4].addr, abi.encodeCall(IFederation.attest, (1, MODEL)), alreadyAttested(1, nodes[4].addr));
     }
 
     /// @notice A proposal waits for its attest window.
@@ -233,11 +225,7 @@ contract ResultsTest is FederationTest {
         uint40 deadline = federation.currentRound().deadline;
         vm.warp(deadline);
         assertFinalisationRefused(
-            MODEL,
-            0,
-            0,
-            MODEL,
-            abi.encodeWithSelector(IFederation.DeadlineNotReached.selector, 1, deadline, deadline)
+            MODEL, 0, 0, MODEL, abi.encodeWithSelector(IFederation.DeadlineNotReached.selector, 1, deadline, deadline)
         );
         vm.warp(deadline + 1);
         vm.expectEmit(address(federation));
@@ -265,9 +253,7 @@ contract ResultsTest is FederationTest {
         reachProposed();
         uint40 deadline = federation.currentRound().deadline;
         vm.warp(deadline + 1);
-        assertRefused(
-            nodes[0].addr, abi.encodeCall(IFederation.attest, (1, OTHER_MODEL)), deadlinePassed(deadline)
-        );
+        assertRefused(nodes[0].addr, abi.encodeCall(IFederation.attest, (1, OTHER_MODEL)), deadlinePassed(deadline));
         vm.warp(deadline);
         attest(0, OTHER_MODEL);
         assertEnded(IFederation.Phase.Failed);
@@ -336,9 +322,7 @@ contract ResultsTest is FederationTest {
         reachAggregated();
         assertFinalisationRefused(0, 0, 3, MODEL, zeroDigest());
         bytes[] memory signatures = signAll(0, 3, MODEL);
-        assertRefused(
-            stranger, abi.encodeCall(IFederation.finalise, (2, MODEL, list(0, 3), signatures)), wrongRound(2)
-        );
+        assertRefused(stranger, abi.encodeCall(IFederation.finalise, (2, MODEL, list(0, 3), signatures)), wrongRound(2));
         assertRefused(
             stranger,
             abi.encodeCall(IFederation.finalise, (1, MODEL, list(0, 4), signatures)),

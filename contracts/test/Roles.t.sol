@@ -70,9 +70,7 @@ contract RolesTest is FederationTest {
         vm.prank(stranger);
         roles.revokeRole(ADMIN, admin);
         assertRefused(admin, abi.encodeCall(IFederation.admit, (nodes[0].addr)), unauthorized(admin, ADMIN));
-        assertRefused(
-            admin, abi.encodeCall(IAccessControl.grantRole, (ADMIN, admin)), unauthorized(admin, ADMIN)
-        );
+        assertRefused(admin, abi.encodeCall(IAccessControl.grantRole, (ADMIN, admin)), unauthorized(admin, ADMIN));
         vm.prank(stranger);
         federation.admit(nodes[0].addr);
     }
@@ -105,9 +103,7 @@ contract RolesTest is FederationTest {
         roles.grantRole(AGGREGATOR, stranger);
         roles.revokeRole(AGGREGATOR, aggregator);
         vm.stopPrank();
-        assertRefused(
-            aggregator, abi.encodeCall(IFederation.openRound, (1)), unauthorized(aggregator, AGGREGATOR)
-        );
+        assertRefused(aggregator, abi.encodeCall(IFederation.openRound, (1)), unauthorized(aggregator, AGGREGATOR));
         vm.prank(stranger);
         federation.openRound(1);
     }
@@ -199,9 +195,8 @@ contract RolesTest is FederationTest {
     }
 
     function assertDeploymentRefused(address admin_, address aggregator_) private {
-        bytes memory code = bytes.concat(
-            vm.getCode("Federation.sol:Federation"), abi.encode(admin_, aggregator_, address(0))
-        );
+        bytes memory code =
+            bytes.concat(vm.getCode("Federation.sol:Federation"), abi.encode(admin_, aggregator_, address(0)));
         vm.expectRevert(IFederation.ZeroAddress.selector);
         assembly ("memory-safe") {
             pop(create(0, add(code, 0x20), mload(code)))

@@ -71,8 +71,7 @@ abstract contract RoundSteps is MembershipSteps {
             uint32 examples = uint32(1 + draw(round.maxExamples));
             vm.prank(node);
             ledger.commit(round.number, root, examples);
-            commitmentOf[round.number][node] =
-                bytes24(keccak256(abi.encode(round.number, node, root, examples)));
+            commitmentOf[round.number][node] = bytes24(keccak256(abi.encode(round.number, node, root, examples)));
             ++round.committed;
         }
     }

@@ -223,9 +223,7 @@ contract SealTest is FederationTest {
         commitFirst(2);
         vm.warp(federation.currentRound().deadline + 1);
         bytes memory reasons = mark(4, 2, MISSING, 3, MISSING);
-        assertSealRefused(
-            list(0, 4), reasons, abi.encodeWithSelector(IFederation.CountOutOfRange.selector, 2, 0, 1)
-        );
+        assertSealRefused(list(0, 4), reasons, abi.encodeWithSelector(IFederation.CountOutOfRange.selector, 2, 0, 1));
         seal(list(0, 3), mark(3, 2, MISSING));
     }
 

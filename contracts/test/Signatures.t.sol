@@ -47,9 +47,7 @@ contract SignaturesTest is FederationTest {
                 uint256(9)
             )
         );
-        assertEq(
-            federation.hashCommitment(7, nodes[0].addr, GENESIS, ROOT, 1_000, 9), hashTyped(structHash)
-        );
+        assertEq(federation.hashCommitment(7, nodes[0].addr, GENESIS, ROOT, 1_000, 9), hashTyped(structHash));
     }
 
     /// @notice A node's own signature is its, and nobody else's.
@@ -215,9 +213,7 @@ contract SignaturesTest is FederationTest {
     function assertFinalisationRefused(address[] memory signers, bytes[] memory signatures, bytes memory reason)
         private
     {
-        assertRefused(
-            stranger, abi.encodeCall(IFederation.finalise, (round, MODEL, signers, signatures)), reason
-        );
+        assertRefused(stranger, abi.encodeCall(IFederation.finalise, (round, MODEL, signers, signatures)), reason);
     }
 
     function hashTyped(bytes32 structHash) private view returns (bytes32) {

@@ -180,8 +180,7 @@ abstract contract World is StdAssertions, Replay {
     }
 
     function becomeFinalised(bytes32 model, uint256 attested, bool hasStood) internal {
-        finalisation =
-            Finalisation({round: round.number, model: model, attested: attested, hasStood: hasStood});
+        finalisation = Finalisation({round: round.number, model: model, attested: attested, hasStood: hasStood});
         head = model;
         enter(IFederation.Phase.Finalised, 0);
     }

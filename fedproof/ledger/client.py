@@ -2,99 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from eth_account.signers.local import LocalAccount
 from eth_typing import BlockNumber, ChecksumAddress
-from hexbytes import HexBytes
 from web3 import Web3
-from web3.types import BlockIdentifier, FilterParams, LogReceipt, TxParams, TxReceipt
+from web3.exceptions import Web3RPCError
+from web3.types import BlockIdentifier, RPCEndpoint, TxParams, TxReceipt
 
 from fedproof.digests import ZERO_DIGEST, Address, Digest, as_address, checksum_address
 from fedproof.errors import ConfigurationError, HistoryBroken, LedgerError
 from fedproof.ledger.artifact import load_artifact
-from fedproof.ledger.encoding import decode_event
 from fedproof.ledger.endpoint import Endpoint, reading_answer
 from fedproof.ledger.endpoints import connect_endpoints
 from fedproof.ledger.events import Event, FailureReason, MemberStatus, Phase, Subject
 from fedproof.ledger.finality import Finality, find_final_tag
 from fedproof.ledger.history import History
+from fedproof.ledger.logs import decode_logs
 from fedproof.ledger.outbox import Outbox
 from fedproof.ledger.sending import SendingRules
 from fedproof.ledger.signer import KeystoreSigner, Signer
+from fedproof.ledger.standing import Member, Privacy, Round, State
 
 if TYPE_CHECKING:
     from fedproof.policy import Policy
 
 # Public endpoints refuse wider ranges.
 BLOCKS_PER_QUERY = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A node's standing and its last statement; 0 stands for no round.
-
-    Attributes:
-        boundary: first round of an admitted node, last round of any other.
-        last_round: last round that it committed or attested in.
-        has_attested: whether it has attested in that round.
-        commitment: first 24 bytes of the hash over its commitment in that round.
-    """
-
-    status: MemberStatus
-    boundary: int
-    last_round: int
-    has_attested: bool
-    commitment: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """The newest round's standing; after the Unix time `deadline` it is overdue, 0 once it is over."""
-
-    number: int
-    phase: Phase
-    deadline: int
-    cohort: int
-    committed: int
-    batched: int
-    attested: int
-    min_contributors: int
-    attestation_quorum: int
-    max_examples: int
-    aggregate_window: int
-    attest_window: int
-    batching: bool
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """The federation's standing: its newest policy's number and terms, its newest epoch, its members."""
-
-    policy_version: int
-    epoch: int
-    membership: int
-    admitted: int
-    is_epoch_stale: bool
-    is_accounted: bool
-    batching: bool
-    min_contributors: int
-    attestation_quorum: int
-    max_examples: int
-    commit_window: int
-    aggregate_window: int
-    attest_window: int
-
-
-@dataclass(frozen=True, slots=True)
-class Privacy:
-    """What a round costs, what all may spend, and what they have spent, in the policy's unit."""
-
-    cost: int
-    budget: int
-    spent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,30 +187,34 @@ class Ledger:
 
     def events(self, from_block: int, to_block: int) -> list[Event]:
         """Return the contract's events in a range of blocks, both ends included, in the chain's order."""
-        events: list[Event] = []
+        return [event for _, events in self._read_events(from_block, to_block) for event in events]
+
+    def _read_events(self, from_block: int, to_block: int) -> Iterator[tuple[int, list[Event]]]:
+        """Yield the last block of each part of a range, and the events up to it."""
         for first in range(from_block, to_block + 1, BLOCKS_PER_QUERY):
             last = min(first + BLOCKS_PER_QUERY - 1, to_block)
-            query: FilterParams = {
-                "address": self._address,
-                "fromBlock": BlockNumber(first),
-                "toBlock": BlockNumber(last),
-            }
+            query = {"address": self._address, "fromBlock": hex(first), "toBlock": hex(last)}
 
-            def request(web3: Web3, query: FilterParams = query) -> tuple[bytes, list[Event]]:
+            def request(
+                web3: Web3, query: Mapping[str, str] = query, last: int = last
+            ) -> tuple[bytes, list[Event]]:
                 # One that lags may leave out the events of blocks that it does not know, and say nothing.
                 is_one = self._endpoint.members == 1
-                known = b"" if is_one else bytes(web3.eth.get_block(query["toBlock"])["hash"])
+                known = b"" if is_one else bytes(web3.eth.get_block(BlockNumber(last))["hash"])
+                # Not by web3's own method, whose formatting of each log takes as long as all the rest.
+                answer: Any = web3.provider.make_request(RPCEndpoint("eth_getLogs"), [query])
                 with reading_answer("eth_getLogs"):
-                    return known, _decode_logs(web3.eth.get_logs(query))
+                    if answer.get("error") is not None:
+                        raise Web3RPCError(str(answer["error"]), rpc_response=answer)
+                    return known, decode_logs(answer["result"])
 
             # The running hash covers a commitment only from its round's seal on.
-            events += self._endpoint.agree("eth_getLogs", request)[1]
-        return events
+            yield last, self._endpoint.agree("eth_getLogs", request)[1]
 
     def catch_up(
         self, history: History, *, to_block: int | None = None, block_hash: Digest | None = None
-    ) -> list[Event]:
-        """Replay what has happened since into a history, and return it.
+    ) -> None:
+        """Replay into a history what has happened since.
 
         Args:
             history: what is known so far.
@@ -286,11 +226,11 @@ class Ledger:
         """
         last = self.block_number() if to_block is None else to_block
         if last < history.next_block:
-            return []
-        events = self.events(history.next_block, last)
-        history.extend(events, to_block=last)
+            return
+        # Part by part, so that memory holds the state and one part.
+        for upto, events in self._read_events(history.next_block, last):
+            history.extend(events, to_block=upto)
         history.verify(self._agreed_history_hash(last, block_hash))
-        return events
 
     def distrust(self, reason: str) -> bool:
         """Ask another endpoint first from now on, if there is one; return whether there is."""
@@ -568,19 +508,5 @@ def _make_receipt(receipt: TxReceipt) -> Receipt:
         transaction_hash=Digest(bytes(receipt["transactionHash"])),
         block_number=int(receipt["blockNumber"]),
         gas_used=int(receipt["gasUsed"]),
-        events=tuple(_decode_logs(receipt["logs"])),
+        events=tuple(decode_logs(receipt["logs"])),
     )
-
-
-def _decode_logs(logs: Sequence[LogReceipt]) -> list[Event]:
-    ordered = sorted(logs, key=lambda log: (log["blockNumber"], log["logIndex"]))
-    return [
-        decode_event(
-            topics=[bytes(topic) for topic in log["topics"]],
-            data=bytes(HexBytes(log["data"])),
-            block_number=int(log["blockNumber"]),
-            transaction_hash=bytes(log["transactionHash"]),
-            log_index=int(log["logIndex"]),
-        )
-        for log in ordered
-    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from eth_abi.abi import decode, encode
@@ -96,6 +96,7 @@ def decode_event(
     )
 
 
+@dataclass(slots=True)
 class RunningHash:
     """The contract's running hash over its events, computed from them.
 
@@ -107,15 +108,12 @@ class RunningHash:
         value: the hash after the events that were added; zero before the first.
     """
 
-    def __init__(self) -> None:
-        self.value = ZERO_DIGEST
-        self._commitments: dict[Address, bytes] = {}
+    value: Digest = ZERO_DIGEST
+    _commitments: dict[Address, bytes] = field(default_factory=dict)
 
     def copy(self) -> RunningHash:
         """Return the hash over the same events, which goes on by itself."""
-        other = RunningHash()
-        other.value, other._commitments = self.value, dict(self._commitments)
-        return other
+        return RunningHash(self.value, dict(self._commitments))
 
     def add(self, event: Event) -> None:
         """Go on by one event."""
@@ -192,6 +190,7 @@ def _identity(value: Any) -> object:
     return value
 
 
+@functools.lru_cache(maxsize=4096)  # the same few, again and again
 def _to_address(value: str) -> Address:
     return as_address(value, "event")
 
@@ -201,9 +200,9 @@ def _to_addresses(values: Sequence[str]) -> tuple[Address, ...]:
 
 
 def _to_policy(value: Sequence[Any]) -> OnChainPolicy:
-    names = [field.name for field in fields(OnChainPolicy)]
+    names = [each.name for each in fields(OnChainPolicy)]
     return OnChainPolicy(**dict(zip(names, value, strict=True)))
 
 
 def _from_policy(policy: OnChainPolicy) -> tuple[object, ...]:
-    return tuple(getattr(policy, field.name) for field in fields(OnChainPolicy))
+    return tuple(getattr(policy, each.name) for each in fields(OnChainPolicy))

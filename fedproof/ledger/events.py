@@ -343,7 +343,7 @@ class Retired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded(Event):
-    """This ledger goes on from a retired one: from its head, its history's hash, and what its rounds spent."""
+    """This ledger goes on from a retired one: from its head, its history hash and its privacy spent."""
 
     predecessor: Address
     history_hash: Digest

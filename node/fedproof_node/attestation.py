@@ -22,7 +22,8 @@ from fedproof.errors import (
 )
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import Phase, Subject
-from fedproof.ledger.history import History, RoundRecord
+from fedproof.ledger.history import History
+from fedproof.ledger.rounds import RoundRecord
 from fedproof_node.batches import Batches
 from fedproof_node.journal import Journal, Stage
 from fedproof_node.membership import Membership

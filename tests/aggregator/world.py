@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import structlog
 from fedproof_aggregator.config import AggregatorConfig
-from fedproof_aggregator.daemon import Daemon, Parts
+from fedproof_aggregator.daemon import Daemon
 from fedproof_aggregator.intake import Intake
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
+from fedproof_aggregator.outlet import Outlet
+from fedproof_aggregator.rounds import Parts
 from fedproof_aggregator.server import (
     DOWNLOAD_PATIENCE_S,
     STREAMS_AT_WORK,
@@ -249,7 +251,7 @@ class World:
         )
         self.service = AggregationService(
             view=self.view,
-            store=self.store,
+            outlet=Outlet(view=self.view, store=self.store, statements=self.statements),
             intake=self.intake,
             key_relay=self.key_relay,
             statements=self.statements,

@@ -11,12 +11,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
-from fedproof.digests import Address, Digest, as_address, checksum_address
+from fedproof.digests import Address, as_address, checksum_address
 from fedproof.keys.wrapping import WrappingKey
-from fedproof.ledger.artifact import load_artifact
-from fedproof.ledger.events import LEAF_TOO, CommitmentsAnchored, Event, ExclusionReason, FailureReason, ResultProposed
+from fedproof.ledger.events import (
+    LEAF_TOO,
+    CommitmentsAnchored,
+    Event,
+    ExclusionReason,
+    FailureReason,
+    ResultProposed,
+    RoundOpened,
+)
 from fedproof.ledger.outbox import Outbox
 from fedproof.ledger.signer import KeystoreSigner
 from fedproof.ledger.statements import (
@@ -32,7 +40,7 @@ from fedproof.ledger.statements import (
 from fedproof.manifest import Contribution
 from fedproof.policy import Policy
 from fedproof.store import ObjectStore
-from tests.auditor.world import WINDOW_S, Builder, Update, World, make_account, make_base, make_digest
+from tests.auditor.world import NAMES, WINDOW_S, Builder, Update, World, make_account, make_base, make_digest
 
 WALLET = 3
 """The index of the node that is a contract."""
@@ -45,8 +53,10 @@ _WALLET_CODE = bytes.fromhex(
     "36600a57"  # CALLDATASIZE  PUSH1 0a  JUMPI
     "600160005500"  # PUSH1 01  PUSH1 00  SSTORE  STOP
     "5b631626ba7e60e01b"  # JUMPDEST  PUSH4 1626ba7e  PUSH1 e0  SHL: what means yes,
-    "60043560643514" "02"  # if the words at 04 and 64, digest and signature, are equal
-    "60005415" "02"  # and slot 0 is
+    "60043560643514"
+    "02"  # if the words at 04 and 64, digest and signature, are equal
+    "60005415"
+    "02"  # and slot 0 is
     "60005260206000f3"  # PUSH1 00  MSTORE  PUSH1 20  PUSH1 00  RETURN
 )
 
@@ -66,14 +76,72 @@ def describe_wallet(ledger: Address, call: bytes) -> bytes:
     return bytes.fromhex(make).ljust(wallet_at, b"\0") + _WALLET_CODE + call
 
 
+def read_batch(world: World, number: int) -> list[SignedCommitment]:
+    """Return the leaves of a round's batch."""
+    root = world.find(CommitmentsAnchored, round=number).root
+    return list(decode_batch(ObjectStore(world.store).get_statements(root)))
+
+
+def read_proposal(world: World, number: int) -> list[SignedAttestation]:
+    """Return the leaves of a round's proposal."""
+    root = world.find(ResultProposed, round=number).root
+    return list(decode_proposal(ObjectStore(world.store).get_statements(root)))
+
+
+def anchor_instead(
+    world: World, store: Path, number: int, leaves: Sequence[SignedCommitment]
+) -> tuple[Event, ...]:
+    """Store another batch, and return all events as if that had been anchored."""
+    root = compute_batch_root(leaves)
+    ObjectStore(store).put_statements(root, encode_leaves(leaves))
+    return world.change(world.find(CommitmentsAnchored, round=number), root=root, count=len(leaves))
+
+
+def propose_instead(
+    world: World, store: Path, number: int, leaves: Sequence[SignedAttestation]
+) -> tuple[Event, ...]:
+    """Store other attestations, and return all events as if those had been proposed."""
+    root = compute_batch_root(leaves)
+    ObjectStore(store).put_statements(root, encode_leaves(leaves))
+    return world.change(world.find(ResultProposed, round=number), root=root, count=len(leaves))
+
+
+def describe_round(world: World, number: int) -> RoundStatements:
+    """Return what the signatures of a round are bound to."""
+    return RoundStatements(
+        chain_id=world.evidence.chain_id,
+        contract=world.evidence.contract,
+        round=number,
+        base_model=world.find(RoundOpened, round=number).base_model,
+        cohort=world.nodes,
+        ask_contract=world.evidence.ask_contract_at(world.evidence.block.number),
+    )
+
+
+def find_account(world: World, node: int) -> LocalAccount:
+    """Return the account of a node by its index."""
+    address = checksum_address(world.nodes[node])
+    return next(account for account in map(make_account, NAMES) if account.address == address)
+
+
+def sign_again(
+    world: World, number: int, leaf: SignedCommitment, node: int, **changes: object
+) -> SignedCommitment:
+    """Return a leaf with some of its values changed, signed by a node."""
+    changed: SignedCommitment = replace(leaf, **changes)  # type: ignore[arg-type]
+    message = describe_round(world, number).describe_commitment(
+        changed.node, update_root=changed.update_root, examples=changed.examples, nonce=changed.nonce
+    )
+    signer = KeystoreSigner(find_account(world, node))
+    return replace(changed, signature=signer.sign_typed_data(message))
+
+
 class BatchedBuilder(Builder):
     """Plays every role in such a federation."""
 
     def make_policy(self) -> Policy:
         policy = super().make_policy()
-        rounds = replace(
-            policy.rounds, attestation_quorum=3, attest_window_s=ATTEST_WINDOW_S, batching=True
-        )
+        rounds = replace(policy.rounds, attestation_quorum=3, attest_window_s=ATTEST_WINDOW_S, batching=True)
         return replace(policy, rounds=rounds)
 
     def admit(self) -> None:

@@ -1,4 +1,4 @@
-"""One federation for all tests of the auditor; each test gets a copy of its evidence to damage."""
+"""Two federations for all tests of the auditor; each test gets a copy of its evidence to damage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.auditor.batched import BatchedBuilder
 from tests.auditor.world import Builder, World
 
 
@@ -21,9 +22,27 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         builder.close()
 
 
+@pytest.fixture(scope="session")
+def batched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A finished federation whose nodes signed, its chain still served."""
+    builder = BatchedBuilder(tmp_path_factory.mktemp("batched"))
+    try:
+        yield builder.build()
+    finally:
+        builder.close()
+
+
 @pytest.fixture
 def store(world: World, tmp_path: Path) -> Path:
     """A copy of the store, for one test to damage."""
     copy = tmp_path / "store"
     shutil.copytree(world.store, copy)
+    return copy
+
+
+@pytest.fixture
+def batched_store(batched: World, tmp_path: Path) -> Path:
+    """A copy of the other federation's store, for one test to damage."""
+    copy = tmp_path / "store"
+    shutil.copytree(batched.store, copy)
     return copy

@@ -60,6 +60,23 @@ def test_any_truncated_file_is_refused(world: World, shared: Path, data: st.Data
         path.write_bytes(sound)
 
 
+@EXAMPLES
+@given(data=st.data())
+def test_any_altered_statement_is_refused(batched: World, data: st.DataObject) -> None:
+    """Signed statements of which a byte was changed, or the end was lost, make a check fail."""
+    path = data.draw(st.sampled_from(sorted((batched.store / "statements").iterdir())), label="file")
+    sound = path.read_bytes()
+    position = data.draw(st.integers(0, len(sound) - 1), label="byte")
+    change = data.draw(st.integers(0, 255), label="change")
+    rest = bytes([sound[position] ^ change]) + sound[position + 1 :] if change else b""
+    path.write_bytes(sound[:position] + rest)
+    try:
+        checks = checks_of(batched.audit())
+        assert checks & {9, 11}, f"{path}: byte {position} was altered unnoticed"
+    finally:
+        path.write_bytes(sound)
+
+
 def test_any_lost_file_is_noticed(world: World, store: Path) -> None:
     """Each kind of file that a finished round rests on is missed when it is gone."""
     target = ObjectStore(store)

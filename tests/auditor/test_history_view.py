@@ -115,7 +115,7 @@ def test_a_line_for_people_is_short(world: World) -> None:
     assert "nodes=[hospital-a, hospital-b, hospital-c] reasons=[counts, counts, not_uploaded]" in row[5]
     assert row[6] == "54,758"
     both = replace(world.find(RoundSealed, round=3), reasons=bytes([LEAF_TOO, 0, LEAF_TOO + 3]))
-    spelled = "reasons=[counts but its leaf, counts, over_max_examples but its leaf]"
+    spelled = "reasons=[counts (leaf does not), counts, over_max_examples (leaf too)]"
     assert spelled in as_row(Line(event=both, time=0, gas=0), world.names)[5]
     granted = as_row(Line(event=world.find(RoleGranted), time=0, gas=0), world.names)
     assert granted[5].startswith("role=admin ")

@@ -19,6 +19,7 @@ from fedproof.ledger.events import (
     EpochPublished,
     EpochRequested,
     Event,
+    FailureReason,
     KeysRotated,
     MemberAdmitted,
     MemberApplied,
@@ -99,6 +100,7 @@ def test_a_successor_goes_on_from_the_last_head(federation: Federation, story: S
     assert compute_history_hash(successor.events) == successor.history_hash
     succeeded = successor.find(Succeeded)
     assert successor.follow().head_model == succeeded.head_model == make_digest("model 4")
+    assert succeeded.privacy_spent == story.find(PrivacySpent).spent
     adopted = replace(story.find(PolicyAdopted, version=1), block_number=succeeded.block_number)
     assert successor.judge((*successor.events, adopted)) == {(4, "head model in PolicyAdopted")}
     sound = replace(adopted, head_model=succeeded.head_model)
@@ -133,6 +135,7 @@ def test_a_successor_goes_on_from_the_last_head(federation: Federation, story: S
         (RoundSealed, {"round": 4}, {"reasons": bytes([0, 0])}, {(9, "reason")}),
         (RoundSealed, {"round": 4}, {"reasons": bytes([LEAF_TOO, LEAF_TOO + 1])}, {(9, "reason")}),
         (RoundSealed, {"round": 4}, {"reasons": bytes([LEAF_TOO + 1, 1])}, {(9, "contributors")}),
+        (CommitmentsAnchored, {"round": 4}, {"count": 1}, {(9, "leaves that do not count")}),
         # Objections
         (RoundDisputed, {}, {"node": STRANGER}, {(5, "disputer")}),
         (RoundFailed, {"round": 5}, {"reason": 4}, {(4, "next event")}),
@@ -257,6 +260,22 @@ def test_the_budget_is_never_exceeded(story: Story) -> None:
     assert story.judge(story.swap(spent)) == {(4, "next event")}
 
 
+@pytest.mark.parametrize(("before", "found"), [(0, set()), (1, {(4, "privacy spent")})])
+def test_a_successor_goes_on_with_what_was_spent(story: Story, before: int, found: Found) -> None:
+    """What a predecessor's rounds have spent counts against the budget of its successor's."""
+    role = story.events[1]
+    succeeded = Succeeded(
+        predecessor=STRANGER,
+        history_hash=make_digest("end"),
+        head_model=story.find(PolicyAdopted, version=1).head_model,
+        privacy_spent=before,
+        block_number=role.block_number,
+        transaction_hash=role.transaction_hash,
+        log_index=2,
+    )
+    assert story.judge(story.swap(role, role, succeeded)) == found
+
+
 def test_a_key_maker_is_still_a_member(story: Story) -> None:
     """An epoch of a key maker that was suspended after it was asked fails check 5."""
     requested, published = story.find(EpochRequested, epoch=3), story.find(EpochPublished, epoch=3)
@@ -301,9 +320,35 @@ def test_a_proposal_stands_until_its_deadline(story: Story, late_s: int) -> None
     findings = Findings()
     times = {**story.timestamps, finalised.block_number: proposed.deadline + late_s}
     replay(story.events, times, findings)
-    (failure,) = findings.of(11)
-    assert (failure.round, failure.field) == (4, "attestations of the finalised model")
-    assert failure.got == ("a proposal: the proposal's leaves are not audited yet" if late_s else "1")
+    places = [(each.round, each.field, each.got) for each in findings.of(11)]
+    assert places == ([] if late_s else [(4, "attestations of the finalised model", "1")])
+
+
+@pytest.mark.parametrize("reason", [FailureReason.DISAGREEMENT, FailureReason.DISPUTE])
+def test_nobody_gives_a_round_up_for_an_objection(story: Story, reason: FailureReason) -> None:
+    """A failure for a disagreement or a dispute that no event brought about fails check 4."""
+    failed = story.find(RoundFailed, round=6)
+    assert story.judge(story.swap(failed, replace(failed, reason=reason))) == {(4, "next event")}
+
+
+@pytest.mark.parametrize("reason", [FailureReason.SIGNATURES_DIFFER, 0, 255])
+def test_a_round_is_given_up_for_any_other_reason(story: Story, reason: int) -> None:
+    """Whatever code the contract takes for a failure breaks no rule, known or not."""
+    failed = story.find(RoundFailed, round=6)
+    assert story.judge(story.swap(failed, replace(failed, reason=reason))) == set()
+
+
+def test_an_objection_is_followed_at_once(story: Story) -> None:
+    """A failure that comes two events after the dispute is not the one that it brought about."""
+    disputed, left = story.find(RoundDisputed), story.find(MemberLeft)
+    events = story.swap(left)
+    events = tuple(each for event in events for each in ((event, left) if event == disputed else (event,)))
+    findings = Findings()
+    replay(events, story.timestamps, findings)
+    assert [each.expected for each in findings.of(4) if each.field == "next event"] == [
+        "RoundFailed (dispute)",
+        "another event, as nobody objected",
+    ]
 
 
 def test_a_late_proposal_is_refused(story: Story) -> None:

@@ -12,18 +12,23 @@ from fedproof_auditor.report import SHOWN_PER_CHECK, Report, as_document, descri
 from fedproof_auditor.verify import Audit
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedproof.digests import checksum_address
 from fedproof.ledger.events import (
+    CommitmentsAnchored,
     Event,
     FailureReason,
     ModelAttested,
     Phase,
+    PrivacySpent,
+    ResultProposed,
     RoundDisputed,
     RoundFailed,
     Subject,
     Succeeded,
 )
 from fedproof.store import ObjectStore
-from tests.auditor.world import NAMES, World, make_base, make_digest
+from tests.auditor.batched import WALLET
+from tests.auditor.world import NAMES, PRIVACY_BUDGET, ROUND_COST, World, make_base, make_digest
 
 Hash = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
 AddressText = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
@@ -75,6 +80,20 @@ class DisputeSchema(Strict):
     index: int
 
 
+class BatchSchema(Strict):
+    """Signed commitments."""
+
+    root: Hash
+    count: int
+    nodes: list[str] | None
+
+
+class ProposalSchema(BatchSchema):
+    """Signed attestations."""
+
+    model: Hash
+
+
 class RoundSchema(Strict):
     """One round."""
 
@@ -82,10 +101,13 @@ class RoundSchema(Strict):
     phase: Literal["open", "sealed", "aggregated", "proposed", "finalised", "failed"]
     committed: list[str]
     contributors: list[str]
+    batch: BatchSchema | None
+    batched: list[str]
     excluded: dict[str, str]
     stored: list[str] | None
     model: Hash | None
     attestations: int
+    proposal: ProposalSchema | None
     dispute: DisputeSchema | None
     dissenters: list[str]
     failure: str | None
@@ -107,6 +129,7 @@ class PredecessorSchema(Strict):
     contract: AddressText
     history_hash: Hash
     head_model: Hash
+    privacy_spent: int
 
 
 class ReportSchema(Strict):
@@ -155,6 +178,51 @@ def test_a_sound_audit_has_the_documented_shape(world: World) -> None:
     assert parsed.rounds[2].excluded == {NAMES[2]: "not_uploaded"}
     assert parsed.rounds[3].failure == "too_few_contributors"
     assert parsed.counts.chunks == 18
+    assert not any(each.batch or each.batched or each.proposal for each in parsed.rounds)
+
+
+def test_batches_and_proposals_have_the_documented_shape(batched: World) -> None:
+    """The JSON names what was anchored and proposed, by whom, and who contributed by signature alone."""
+    parsed = ReportSchema.model_validate(as_document(report_of(batched, batched.audit())))
+    wallet = checksum_address(batched.nodes[WALLET])
+    first, second, third, fourth = parsed.rounds
+    assert first.batch is not None
+    assert (first.batch.count, first.batch.nodes) == (3, [NAMES[0], NAMES[2], wallet])
+    assert (first.contributors, first.batched) == ([*NAMES, wallet], [NAMES[0], wallet])
+    assert first.proposal is not None
+    assert (first.proposal.count, first.proposal.nodes) == (3, [*NAMES[:2], wallet])
+    assert (first.proposal.model, first.attestations) == (first.model, 3)
+    assert (second.proposal, second.batched, second.attestations) == (None, [*NAMES], 3)
+    assert (third.model, third.proposal is None, third.attestations) == (None, False, 3)
+    assert fourth.batch is not None
+    assert (fourth.batch.nodes, fourth.batched) == ([*NAMES[:2]], [])
+
+
+def test_what_was_not_read_has_no_nodes(batched: World) -> None:
+    """Of rounds that were not asked for, the report says what stands on the ledger, and no more."""
+    audit = batched.audit(is_selected=lambda number: number == 2)
+    report = report_of(batched, audit)
+    first = ReportSchema.model_validate(as_document(report)).rounds[0]
+    assert first.batch is not None
+    assert first.proposal is not None
+    assert (first.batch.nodes, first.proposal.nodes, first.batched) == (None, None, [])
+    assert sum(line.startswith("round 1: ") and line.endswith(", not read") for line in lines_of(report)) == 2
+
+
+def test_people_see_batches_and_proposals(batched: World) -> None:
+    """Each batch and each proposal has a line that says of whom it is."""
+    lines = lines_of(report_of(batched, batched.audit()))
+    wallet = checksum_address(batched.nodes[WALLET])
+    root = "0x" + batched.find(CommitmentsAnchored, round=1).root.hex()[:10]
+    proposed = "0x" + batched.find(ResultProposed, round=1).root.hex()[:10]
+    for line in (
+        f"round 1: batch {root} of 3 commitments; by it alone contributed hospital-a, {wallet}",
+        f"round 1: proposal {proposed} of 3 attestations by hospital-a, hospital-b, {wallet}",
+        f"round 2: {wallet} was excluded: not_uploaded",
+        "round 3 failed while proposed: abandoned; 4 committed updates, 4 stored as a whole",
+    ):
+        assert line in lines
+    assert sum(line.startswith("round 4: batch ") for line in lines) == 1
 
 
 def test_a_failure_has_the_documented_shape(world: World, store: Path) -> None:
@@ -225,17 +293,25 @@ def test_a_predecessor_is_named(world: World) -> None:
         predecessor=world.nodes[0],
         history_hash=make_digest("end"),
         head_model=make_base(0).digest,
-        privacy_spent=0,
+        privacy_spent=PRIVACY_BUDGET - 4 * ROUND_COST,
         block_number=world.evidence.events[0].block_number,
         transaction_hash=world.evidence.events[0].transaction_hash,
         log_index=2,
     )
     events = (*world.evidence.events[:2], succeeded, *world.evidence.events[2:])
+    # The rounds cost the same, on top of what was spent before.
+    events = tuple(
+        replace(event, spent=event.spent + succeeded.privacy_spent)
+        if isinstance(event, PrivacySpent)
+        else event
+        for event in events
+    )
     report = report_of(world, world.audit(events=events))
     assert report.holds
     parsed = ReportSchema.model_validate(as_document(report)).predecessor
     assert parsed is not None
     assert parsed.history_hash == "0x" + make_digest("end").hex()
+    assert parsed.privacy_spent == succeeded.privacy_spent
     assert any(line.startswith(f"goes on from {parsed.contract}") for line in lines_of(report))
 
 

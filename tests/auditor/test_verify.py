@@ -15,7 +15,6 @@ from fedproof.errors import LedgerError
 from fedproof.ledger.events import (
     LEAF_TOO,
     AggregatePublished,
-    CommitmentsAnchored,
     EpochPublished,
     Event,
     ExclusionReason,
@@ -674,19 +673,6 @@ def test_an_early_seal_needs_everybody(world: World) -> None:
     early = world.find(RoundOpened, round=3).deadline
     audit = world.audit(timestamps={**world.evidence.timestamps, sealed.block_number: early})
     assert [(each.round, each.field) for each in audit.findings.of(9)] == [(3, "time of the seal")]
-
-
-def test_a_batch_does_not_pass_unexamined(world: World) -> None:
-    """A sealed round with anchored commitments fails check 9, and what is stored of it is left alone."""
-    committed = world.commitment(1, 2)
-    place = {name: getattr(committed, name) for name in ("block_number", "transaction_hash", "round")}
-    batch = CommitmentsAnchored(root=make_digest("batch"), count=1, log_index=9, **place)
-    audit = world.audit(events=world.swap(committed, committed, batch))
-    assert checks_of(audit) == {4, 9}  # the policy allows no batches
-    failure = audit.findings.of(9)[0]
-    assert (failure.round, failure.field) == (1, "anchored commitments")
-    assert failure.got == "a batch: the batch's leaves are not audited yet"
-    assert 1 not in audit.examined
 
 
 # 10: sums

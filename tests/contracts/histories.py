@@ -70,6 +70,8 @@ OF_NODES = (
     "renounceRole",
 )
 FUNCTIONS = (*OF_NODES, *OF_AGGREGATOR, *OF_ADMIN, "constructor")
+BEGINNINGS = ("direct", "batched", "aggregated", "aggregated", "aggregated", "retired", "deployed")
+"""Stages that histories begin at: mostly where the end of a round begins, which is seldom reached otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def make_stages() -> dict[str, list[Call]]:
         Call(ADMIN, START, "requestEpoch", NODES[:1]),
         Call(NODES[0], START, "publishEpoch", (1, *DIGESTS[:2], 5)),
     ]
-    batching = replace(POLICY, batching=True, privacy_cost=2, privacy_budget=5)
+    batching = replace(POLICY, batching=True, privacy_cost=2, privacy_budget=4)
     direct, batched = (
         [*deployed, *admitted, Call(ADMIN, START, "adoptPolicy", (policy, DIGESTS[0])), *epoch]
         for policy in (POLICY, batching)
@@ -155,7 +157,8 @@ class Author:
         """Return the functions that take the ledger on from where it stands; some more than once."""
         model, this = self.model, self.model.round
         if this.is_under_way and self.now > this.deadline:
-            return ["fail", *["seal" if this.phase is Phase.OPEN else "finalise"] * 3]
+            last = ["seal"] if this.phase is Phase.OPEN else ["finalise", "proposeResult"]
+            return ["fail", *last * 3]
         match this.phase:
             case Phase.OPEN:
                 can_anchor = this.terms.batching and not this.batched
@@ -164,7 +167,7 @@ class Author:
             case Phase.SEALED:
                 return ["publishAggregate", "publishAggregate", "publishAggregate", "dispute"]
             case Phase.AGGREGATED:
-                return ["attest", "attest", "finalise", *["proposeResult"] * this.terms.batching]
+                return ["attest", "attest", "attest", "finalise", "finalise", "proposeResult"]
             case Phase.PROPOSED:
                 return ["finalise", "finalise", "attest", "attest", "dispute"]
         steps = ["adoptPolicy"] if model.version == 0 else []
@@ -184,7 +187,7 @@ class Author:
             case "attest":
                 able = self._pick(sorted(this.members - set(this.attestations)), NODES)
                 return self._mostly(able, sorted(this.attestations) or NODES)
-            case "seal" | "fail" if self.random.randrange(4) == 3:
+            case "seal" | "fail" if self.now > this.deadline and self.random.randrange(2):
                 return OUTSIDER
             case "dispute":
                 return self._pick(sorted(this.members), NODES)
@@ -271,7 +274,7 @@ class Author:
         random, admitted = self.random, len(self.model.admitted)
         terms: dict[str, Sequence[Any]] = {
             "digest": (*DIGESTS, ZERO_DIGEST),
-            "min_contributors": (2, 3, admitted + 1, 1),
+            "min_contributors": (2, admitted, admitted + 1, 1),
             "attestation_quorum": (admitted // 2 + 1, admitted + 1, admitted // 2, 0),
             "max_examples": (1000, 1, 0),
             "commit_window": (100, 31, 0),
@@ -279,7 +282,7 @@ class Author:
             "attest_window": (30, 1, 100, 0),
             "batching": (False, True),
             "privacy_cost": (0, 2, MOST_UINT64),
-            "privacy_budget": (0, 5, MOST_UINT64),
+            "privacy_budget": (0, 4, 5, MOST_UINT64),
         }
         chosen = {name: values[0] for name, values in terms.items()}
         chosen["batching"] = random.choice((True, False))
@@ -321,14 +324,18 @@ class Author:
         if not signers:
             return model, (), ()
         index = random.randrange(len(signers))
-        match random.randrange(24):
-            case 18:
+        match random.randrange(16):
+            case 10:
                 signers[index] = OUTSIDER
-            case 19:
+            case 11:
                 signers.reverse()
-            case 20:
+                signatures.reverse()
+            case 12:
+                signers.insert(index, signers[index])
+                signatures.insert(index, signatures[index])
+            case 13:
                 signatures.pop()
-            case 21 | 22 | 23:
+            case 14 | 15:
                 signatures[index] = self._spoil(signers[index], model, signatures[index])
         return model, tuple(signers), tuple(signatures)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fedproof.digests import ZERO_DIGEST, Address, Digest
-from fedproof.ledger.client import Member
 from fedproof.ledger.events import MemberStatus
+from fedproof.ledger.standing import Member
 from tests.contracts.differential import Pair
 from tests.contracts.histories import DIGESTS, START
 from tests.contracts.model import NOBODY

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from fedproof.digests import ZERO_DIGEST
-from fedproof.ledger.client import Privacy
 from fedproof.ledger.events import MemberStatus, PrivacySpent
+from fedproof.ledger.standing import Privacy
 from tests.contracts.differential import Pair
 from tests.contracts.histories import DIGESTS, POLICY, START
 from tests.contracts.model import NOBODY

@@ -1,0 +1,41 @@
+"""A chain's logs as events: what JSON-RPC answers, and what web3 makes of it in a receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedproof.ledger.encoding import decode_event
+from fedproof.ledger.events import Event
+
+
+def decode_logs(logs: Sequence[Mapping[str, Any]]) -> list[Event]:
+    """Return logs of the contract as its events, in the chain's order.
+
+    Raises:
+        LedgerError: one is none of its events.
+        KeyError, TypeError, ValueError: one is no log.
+    """
+    places = [(_read_number(log["blockNumber"]), _read_number(log["logIndex"]), log) for log in logs]
+    return [
+        decode_event(
+            topics=[_read_bytes(topic) for topic in log["topics"]],
+            data=_read_bytes(log["data"]),
+            block_number=block_number,
+            transaction_hash=_read_bytes(log["transactionHash"]),
+            log_index=log_index,
+        )
+        for block_number, log_index, log in sorted(places, key=lambda place: place[:2])
+    ]
+
+
+def _read_number(value: int | str) -> int:
+    return value if isinstance(value, int) else int(value, 16)
+
+
+def _read_bytes(value: bytes | str) -> bytes:
+    if isinstance(value, bytes):
+        return bytes(value)
+    if not value.startswith("0x"):
+        raise ValueError(f"expected 0x and hex digits, got {value[:40]!r}")
+    return bytes.fromhex(value[2:])
