@@ -80,7 +80,7 @@ gas: install tools ## write the gas figures of the contracts anew
 bench: install ## the figures of docs/benchmarks.md, on a quiet machine (about half an hour)
 	$(MAKE) -j1 bench-end_to_end bench-codec bench-round bench-aggregator_memory ARGS=
 
-bench-%: install ## one benchmark: end_to_end, codec, round, quorum (10 minutes or less each), aggregator_memory, compression
+bench-%: install ## one benchmark: end_to_end, codec, round, quorum (10 minutes or less each), history, aggregator_memory, compression
 	$(BIN)/python benchmarks/$*.py $(ARGS)
 
 clean: ## remove the environment and all runs

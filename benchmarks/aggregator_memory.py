@@ -178,7 +178,8 @@ class Site:
         self._admin.adopt_policy(policy)
         self._admin.request_epoch(self._ledgers[0].address)
         self.keys = sorted((ledger.address, b"wrapped") for ledger in self._ledgers)
-        self._ledgers[0].publish_epoch(1, self.frames.parameters.digest, wrapped_keys_root(self.keys))
+        root, membership = wrapped_keys_root(self.keys), self._admin.state().membership
+        self._ledgers[0].publish_epoch(1, self.frames.parameters.digest, root, membership=membership)
 
     def write_config(self, *, codec_processes: int) -> Path:
         """Write the aggregator's configuration and return its path."""

@@ -19,7 +19,7 @@ from typing import Any
 import requests
 from eth_abi.abi import encode
 from eth_account import Account
-from eth_keys import keys
+from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 from web3 import HTTPProvider, Web3
 
@@ -103,7 +103,8 @@ class _Chain:
         self._session = requests.Session()
         self._web3 = Web3(HTTPProvider(url))
         artifact = load_artifact()
-        self._admin, self._aggregator, *rest = self._web3.eth.accounts
+        accounts: list[Any] = list(self._web3.eth.accounts)
+        self._admin, self._aggregator, *rest = accounts
         self._nodes = sorted(rest[:NODES], key=lambda address: bytes.fromhex(address[2:]))
         self._keys = _derive_keys(self._nodes)
         self._functions = self._web3.eth.contract(abi=artifact.abi)
@@ -111,7 +112,7 @@ class _Chain:
         self.contract = ""
         data = artifact.bytecode + encode(["address"] * 3, [self._admin, self._aggregator, bytes(20)])
         (sent,) = self._send([self._describe(self._admin, "0x" + data.hex(), to=None)])
-        self.contract = self._web3.eth.get_transaction_receipt(sent)["contractAddress"]
+        self.contract = str(self._web3.eth.get_transaction_receipt(sent)["contractAddress"])
 
     def play(self, rounds: int) -> Iterator[int]:
         """Found the federation and play rounds; yield how many there are."""
@@ -161,7 +162,7 @@ class _Chain:
             ask_contract=lambda *_: False,
         )
         message = statements.describe_attestation(as_address(node, "node"), Digest(model))
-        signature = self._keys[node].sign_msg_hash(hash_typed(message)).to_bytes()
+        signature: bytes = self._keys[node].sign_msg_hash(hash_typed(message)).to_bytes()
         return signature[:64] + bytes([27 + signature[64]])
 
     def _transact(self, sender: str, name: str, *arguments: Any) -> dict[str, Any]:
@@ -184,7 +185,7 @@ class _Chain:
         return [answer["result"] for answer in answers]
 
     def _post(self, requests_: Iterable[tuple[str, list[Any]]]) -> list[dict[str, Any]]:
-        body = [
+        body: Any = [
             {"jsonrpc": "2.0", "id": index, "method": method, "params": parameters}
             for index, (method, parameters) in enumerate(requests_)
         ]
@@ -198,14 +199,14 @@ class _Chain:
         return bound.functions[name]().call()
 
 
-def _derive_keys(addresses: Sequence[str]) -> dict[str, keys.PrivateKey]:
+def _derive_keys(addresses: Sequence[str]) -> dict[str, PrivateKey]:
     """Return the keys of anvil's accounts, which follow from the mnemonic that every anvil has."""
     Account.enable_unaudited_hdwallet_features()
     mnemonic = "test test test test test test test test test test test junk"
     accounts = [
         Account.from_mnemonic(mnemonic, account_path=f"m/44'/60'/0'/0/{index}") for index in range(NODES + 2)
     ]
-    found = {account.address: keys.PrivateKey(bytes(account.key)) for account in accounts}
+    found = {account.address: PrivateKey(bytes(account.key)) for account in accounts}
     return {address: found[address] for address in addresses}
 
 

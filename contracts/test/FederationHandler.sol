@@ -12,14 +12,7 @@ contract FederationHandler is Refusals {
         createActors();
         vm.warp(clock);
         vm.recordLogs();
-        ledger = IFederation(vm.deployCode("Federation.sol:Federation", abi.encode(admin, aggregator, address(0))));
-        for (uint256 i; i < NODES; ++i) {
-            doRegister(nodes[i]);
-            if (i < 4) doAdmit(nodes[i]);
-        }
-        doAdopt();
-        doRequest(nodes[0]);
-        doPublish();
+        begin(address(0));
         replay(vm.getRecordedLogs(), address(ledger));
     }
 
@@ -27,6 +20,7 @@ contract FederationHandler is Refusals {
     function play(uint256 seed) external step(seed) {
         uint256 dice = draw(100);
         if (dice < 8) sleep();
+        else if (isRetired()) playRetired();
         else if (dice < 24) playBeside();
         else if (dice < 45 || (dice < 60 && isDecidable())) playRefusal();
         else if (isAt(IFederation.Phase.Open)) playOpen();
@@ -78,9 +72,14 @@ contract FederationHandler is Refusals {
 
     function playBetween() private {
         uint256 dice = draw(100);
-        if (dice == 0) retire();
+        if (dice < 2) retire();
         else if (dice < 30 && isAt(IFederation.Phase.Finalised)) attestLate();
         else openRound();
+    }
+
+    function playRetired() private {
+        if (draw(2) == 0) succeed();
+        else refuseAfterRetirement();
     }
 
     function playFailure() private {
@@ -91,7 +90,7 @@ contract FederationHandler is Refusals {
     }
 
     function playRefusal() private {
-        if (isRetired()) return refuseAfterRetirement();
+        if (retired.length != 0 && draw(20) == 0) return refuseToWake();
         uint256 dice = draw(isDecidable() ? 24 : 12);
         if (dice == 0) refuseOutsiders();
         else if (dice == 1) refusePredecessorsInOffice();

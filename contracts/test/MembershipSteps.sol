@@ -105,6 +105,37 @@ abstract contract MembershipSteps is World {
         round.phase = IFederation.Phase.Retired;
     }
 
+    /// @notice A retired ledger gets a successor, and the play goes on there.
+    function succeed() internal counted("succeed") {
+        vm.assume(isRetired());
+        retired.push(ledger);
+        retiredAs.push(hashLedger(ledger));
+        delete round;
+        delete terms;
+        delete opened;
+        delete contributors;
+        delete sealedCommitments;
+        delete membershipOfEpoch;
+        delete replayedHash;
+        hasCandidate = false;
+        (ledgerOfPrivacy.cost, ledgerOfPrivacy.budget) = (0, 0);
+        begin(address(ledger));
+    }
+
+    /// @dev A ledger with nodes, a policy and a first key.
+    function begin(address predecessor) internal {
+        bytes memory arguments = abi.encode(admin, aggregator, predecessor);
+        ledger = IFederation(vm.deployCode("Federation.sol:Federation", arguments));
+        for (uint256 i; i < NODES; ++i) {
+            delete parts[nodes[i]];
+            doRegister(nodes[i]);
+            if (i < 4) doAdmit(nodes[i]);
+        }
+        doAdopt();
+        doRequest(nodes[0]);
+        doPublish();
+    }
+
     function doRegister(address node) internal {
         vm.prank(node);
         ledger.register(keccak256(abi.encode(clock)), keccak256("certificate"), 0);

@@ -310,6 +310,19 @@ abstract contract Refusals is ResultSteps {
         assertFalse(isAccepted, "opened after retirement");
     }
 
+    /// @notice Nor is a ledger woken whose successor has taken over.
+    function refuseToWake() internal counted("refuseToWake") {
+        vm.assume(retired.length != 0);
+        IFederation current = ledger;
+        ledger = retired[draw(retired.length)];
+        bytes4 reason = IFederation.WrongPhase.selector;
+        uint24 number = ledger.currentRound().number;
+        refuse(nodes[0], abi.encodeCall(IFederation.commit, (number, ROOT, 1)), reason);
+        refuse(nodes[0], abi.encodeCall(IFederation.attest, (number, ROOT)), reason);
+        refuse(outsider, abi.encodeCall(IFederation.register, (ROOT, ROOT, ROOT)), reason);
+        ledger = current;
+    }
+
     function refuseFinalisation(bytes32 model, address[] memory signers, bytes[] memory signatures, bytes4 reason)
         private
     {
@@ -330,6 +343,6 @@ abstract contract Refusals is ResultSteps {
     }
 
     function hasVoted(address node) private view returns (bool) {
-        return hasAttested[round.number][node];
+        return parts[node].hasAttested;
     }
 }

@@ -23,8 +23,8 @@ abstract contract ResultSteps is RoundSteps {
             vm.prank(node);
             ledger.attest(round.number, makeModel());
             (hasCandidate, candidate) = (true, makeModel());
-            hasAttested[round.number][node] = true;
-            hasCounted[round.number][node] = true;
+            parts[node].hasAttested = true;
+            parts[node].hasCounted = true;
             if (++round.attested >= round.attestationQuorum) becomeFinalised(makeModel(), round.attested, false);
         }
     }
@@ -35,7 +35,7 @@ abstract contract ResultSteps is RoundSteps {
         address node = pick(hasNotAttested);
         vm.prank(node);
         ledger.attest(round.number, drawDigest());
-        hasAttested[round.number][node] = true;
+        parts[node].hasAttested = true;
         becomeFailed();
     }
 
@@ -45,7 +45,7 @@ abstract contract ResultSteps is RoundSteps {
         address node = pick(isLate);
         vm.prank(node);
         ledger.attest(round.number, draw(2) == 0 ? makeModel() : drawDigest());
-        hasAttested[round.number][node] = true;
+        parts[node].hasAttested = true;
     }
 
     function proposeResult() internal counted("proposeResult") {

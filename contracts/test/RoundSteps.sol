@@ -51,12 +51,14 @@ abstract contract RoundSteps is MembershipSteps {
             attestWindow: terms.attestWindow,
             batching: terms.batching
         });
+        ++opened;
         hasCandidate = false;
         contributors = 0;
         sealedCommitments = 0;
         openedTerms = hashTerms(ledger.currentRound());
         for (uint256 i; i < NODES; ++i) {
-            isOfCohort[round.number][nodes[i]] = isAdmitted(nodes[i]);
+            delete parts[nodes[i]];
+            parts[nodes[i]].isOfCohort = isAdmitted(nodes[i]);
         }
     }
 
@@ -71,7 +73,7 @@ abstract contract RoundSteps is MembershipSteps {
             uint32 examples = uint32(1 + draw(round.maxExamples));
             vm.prank(node);
             ledger.commit(round.number, root, examples);
-            commitmentOf[round.number][node] = bytes24(keccak256(abi.encode(round.number, node, root, examples)));
+            parts[node].commitment = bytes24(keccak256(abi.encode(round.number, node, root, examples)));
             ++round.committed;
         }
     }
@@ -82,7 +84,7 @@ abstract contract RoundSteps is MembershipSteps {
         uint16 leaves;
         for (uint256 i; i < NODES; ++i) {
             if (!isMember(nodes[i]) || draw(4) == 0) continue;
-            hasLeaf[round.number][nodes[i]] = true;
+            parts[nodes[i]].hasLeaf = true;
             ++leaves;
         }
         vm.assume(leaves != 0);
@@ -151,7 +153,7 @@ abstract contract RoundSteps is MembershipSteps {
         uint256 length;
         for (uint256 i; i < NODES; ++i) {
             address node = nodes[i];
-            bool isLeaf = hasLeaf[round.number][node];
+            bool isLeaf = parts[node].hasLeaf;
             if (!hasCommitted(node) && !isLeaf) continue;
             uint8 reason = doesExclude && draw(3) == 0 ? uint8(1 + draw(127)) : 0;
             if (reason == 0) ++counted;

@@ -19,6 +19,17 @@ abstract contract World is StdAssertions, Replay {
         bool hasStood;
     }
 
+    /// @notice What a node has done in the newest round.
+    /// @param hasLeaf Whether the batch holds a commitment of it.
+    /// @param hasCounted Whether it attested by transaction before the round was over.
+    struct Part {
+        bool isOfCohort;
+        bytes24 commitment;
+        bool hasLeaf;
+        bool hasAttested;
+        bool hasCounted;
+    }
+
     Vm internal constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
     uint256 internal constant NODES = 6;
 
@@ -42,12 +53,7 @@ abstract contract World is StdAssertions, Replay {
     bytes32 internal candidate;
     bool internal isBudgetKept = true;
     mapping(address node => IFederation.MemberStatus) public statusOf;
-    mapping(uint24 round => mapping(address node => bool)) public isOfCohort;
-    mapping(uint24 round => mapping(address node => bytes24)) public commitmentOf;
-    mapping(uint24 round => mapping(address node => bool)) public hasLeaf;
-    mapping(uint24 round => mapping(address node => bool)) public hasAttested;
-    /// @notice Nodes that attested by transaction while that still counted.
-    mapping(uint24 round => mapping(address node => bool)) public hasCounted;
+    mapping(address node => Part) internal parts;
     /// @notice Distinct nodes that a sealed round counts as contributors.
     uint256 public contributors;
     /// @notice The hash of the round's terms as it opened, and of the nodes' commitments as it was sealed.
@@ -57,6 +63,10 @@ abstract contract World is StdAssertions, Replay {
     // What has happened
     /// @notice Bit `8 * from + to` of each pair of phases that one step led through.
     uint256 public transitions;
+    uint256 public opened;
+    /// @notice The ledgers before this one, and a hash of each as it retired.
+    IFederation[] internal retired;
+    bytes32[] internal retiredAs;
     mapping(string step => uint256) public accepted;
     uint256 private _random;
 
@@ -127,19 +137,19 @@ abstract contract World is StdAssertions, Replay {
     }
 
     function isMember(address node) internal view returns (bool) {
-        return isOfCohort[round.number][node];
+        return parts[node].isOfCohort;
     }
 
     function hasNotCommitted(address node) internal view returns (bool) {
-        return isMember(node) && commitmentOf[round.number][node] == 0;
+        return isMember(node) && parts[node].commitment == 0;
     }
 
     function hasCommitted(address node) internal view returns (bool) {
-        return commitmentOf[round.number][node] != 0;
+        return parts[node].commitment != 0;
     }
 
     function hasNotAttested(address node) internal view returns (bool) {
-        return isMember(node) && !hasAttested[round.number][node];
+        return isMember(node) && !parts[node].hasAttested;
     }
 
     function count(function(address) internal view returns (bool) fits) internal view returns (uint256 found) {
@@ -191,6 +201,14 @@ abstract contract World is StdAssertions, Replay {
         return nodes;
     }
 
+    function getPart(address node) external view returns (Part memory) {
+        return parts[node];
+    }
+
+    function getRetired() external view returns (IFederation[] memory, bytes32[] memory) {
+        return (retired, retiredAs);
+    }
+
     function getRound() external view returns (IFederation.Round memory) {
         return round;
     }
@@ -209,6 +227,21 @@ abstract contract World is StdAssertions, Replay {
 
     function getCandidate() external view returns (bool, bytes32) {
         return (hasCandidate, candidate);
+    }
+
+    /// @notice Over all of a ledger but its members.
+    function hashLedger(IFederation ledger_) public view returns (bytes32) {
+        return keccak256(
+            abi.encode(
+                ledger_.historyHash(),
+                ledger_.headModel(),
+                ledger_.policyDigest(),
+                ledger_.keyMaker(),
+                ledger_.currentRound(),
+                ledger_.state(),
+                ledger_.privacy()
+            )
+        );
     }
 
     function hashTerms(IFederation.Round memory terms_) public pure returns (bytes32) {

@@ -9,6 +9,7 @@ from fedproof.config import ChainConfig
 from fedproof.errors import ConfigurationError
 from fedproof.keys.wallet import load_wallet
 from fedproof.ledger.client import Ledger
+from fedproof.ledger.rehearsal import Rehearsal
 from fedproof.ledger.sending import SendingRules
 from fedproof.ledger.signer import KeystoreSigner, RemoteSigner, Signer
 
@@ -30,6 +31,12 @@ def open_signer(chain: ChainConfig, password: Callable[[], str]) -> Signer:
     if chain.signer_url is None or chain.signer_account is None:
         raise ConfigurationError("chain: expected the keys signer_url and signer_account, or keystore")
     return RemoteSigner(chain.signer_url, chain.signer_account)
+
+
+def open_rehearsal(chain: ChainConfig, signer: Signer) -> Ledger:
+    """Return the ledger, for reading and to learn what sending would cost; raises as `open_ledger`."""
+    endpoint = chain.resolve()
+    return Rehearsal.connect(endpoint.rpc_url, endpoint.contract, account=signer, agreement=chain.agreement)
 
 
 def open_ledger(chain: ChainConfig, signer: Signer, *, state_dir: Path) -> Ledger:

@@ -7,7 +7,7 @@ import json
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,13 @@ from fedproof.digests import ZERO_DIGEST, Digest, checksum_address
 from fedproof.errors import ConfigurationError
 from fedproof.keys.wallet import read_password
 from fedproof.logs import configure_logs
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from fedproof.keys.wrapping import WrappingKey
+    from fedproof.ledger.client import Ledger
+    from fedproof_node.config import NodeConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,6 +34,9 @@ ConfigOption = Annotated[Path, typer.Option("--config", help="The node's configu
 PasswordOption = Annotated[
     Path | None,
     typer.Option(help="File with the password on its first line; $FEDPROOF_PASSWORD without it."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Send nothing: say what it would cost, or why it would be refused.")
 ]
 
 
@@ -96,6 +106,7 @@ def register(
         Path | None,
         typer.Option(help="A document about this node, whose SHA-256 goes on the ledger; salt it."),
     ] = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Apply on the ledger with this node's keys. The operator admits it then.
 
@@ -103,37 +114,33 @@ def register(
     the operator for a new epoch then, which is the first that the new key opens.
     """
     from fedproof.files import read_whole
-    from fedproof_node.config import load_node_config
-    from fedproof_node.service import register_node
+    from fedproof_node.enrolment import register_node
 
-    loaded = load_node_config(config)
-    password = read_password(password_file or loaded.chain.password_file)
     digest = ZERO_DIGEST
     if metadata is not None:
         digest = Digest(hashlib.sha256(read_whole(metadata, "a document about this node")).digest())
-    register_node(loaded, password=password, metadata=digest, log=configure_logs("node", loaded.name))
+    loaded, ledger, wrapping_key, log = _connect(config, password_file, dry_run=dry_run)
+    register_node(loaded, ledger, wrapping_key=wrapping_key, metadata=digest, log=log)
 
 
 @app.command()
-def approve(config: ConfigOption, password_file: PasswordOption = None) -> None:
+def approve(
+    config: ConfigOption, password_file: PasswordOption = None, dry_run: DryRunOption = False
+) -> None:
     """Say on the ledger that this node agrees to the policy: model, training plan, clips, privacy."""
-    from fedproof_node.config import load_node_config
-    from fedproof_node.service import approve_policy
+    from fedproof_node.enrolment import approve_policy
 
-    loaded = load_node_config(config)
-    password = read_password(password_file or loaded.chain.password_file)
-    approve_policy(loaded, password=password, log=configure_logs("node", loaded.name))
+    loaded, ledger, _, log = _connect(config, password_file, dry_run=dry_run)
+    approve_policy(loaded, ledger, log=log)
 
 
 @app.command()
-def leave(config: ConfigOption, password_file: PasswordOption = None) -> None:
+def leave(config: ConfigOption, password_file: PasswordOption = None, dry_run: DryRunOption = False) -> None:
     """Take part no longer, from the next round on. Registering again is possible."""
-    from fedproof_node.config import load_node_config
-    from fedproof_node.service import leave_federation
+    from fedproof_node.enrolment import leave_federation
 
-    loaded = load_node_config(config)
-    password = read_password(password_file or loaded.chain.password_file)
-    leave_federation(loaded, password=password, log=configure_logs("node", loaded.name))
+    _, ledger, _, log = _connect(config, password_file, dry_run=dry_run)
+    leave_federation(ledger, log=log)
 
 
 @app.command()
@@ -157,6 +164,24 @@ def run(
         until_round=until_round or loaded.exit_after_round,
         log=configure_logs("node", loaded.name),
     )
+
+
+def _connect(
+    config: Path, password_file: Path | None, *, dry_run: bool
+) -> tuple[NodeConfig, Ledger, WrappingKey, FilteringBoundLogger]:
+    """Return what a command about this node's standing works with; a rehearsal sends nothing."""
+    from fedproof.ledger.connection import open_ledger, open_rehearsal
+    from fedproof_node.config import load_node_config
+    from fedproof_node.service import load_keys
+
+    loaded = load_node_config(config)
+    password = read_password(password_file or loaded.chain.password_file)
+    signer, wrapping_key = load_keys(loaded, password)
+    log = configure_logs("node", loaded.name)
+    if dry_run:
+        log.info("rehearsal", message="nothing is sent; the gas is an estimate")
+        return loaded, open_rehearsal(loaded.chain, signer), wrapping_key, log
+    return loaded, open_ledger(loaded.chain, signer, state_dir=loaded.state_dir), wrapping_key, log
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

@@ -8,13 +8,9 @@ from contextlib import ExitStack, contextmanager
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.config import load_address_book
-from fedproof.digests import Digest, checksum_address
-from fedproof.errors import NetworkError, PeerError
-from fedproof.keys.tls import certificate_digest
 from fedproof.keys.wrapping import WrappingKey
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.connection import open_ledger, open_signer
-from fedproof.ledger.events import MemberStatus
 from fedproof.ledger.signer import Signer
 from fedproof.memory import share_one_heap
 from fedproof.policy import Policy
@@ -41,74 +37,6 @@ from fedproof_node.trainer import Trainer
 from fedproof_node.watch import LedgerWatch
 
 
-def register_node(config: NodeConfig, *, password: str, metadata: Digest, log: FilteringBoundLogger) -> None:
-    """Apply on the ledger with this node's keys, and leave its public key at the aggregator if that answers.
-
-    Doing it again changes nothing. With other keys, an admitted node names them in place of the old ones.
-
-    Args:
-        config: the node's.
-        password: of its keys.
-        metadata: digest of a document about the node, or zero.
-        log: hears what was done.
-
-    Raises:
-        ConfigurationError: a key cannot be used.
-        LedgerError: the ledger does not answer or refuses.
-    """
-    signer, wrapping_key = _load_keys(config, password)
-    ledger = open_ledger(config.chain, signer, state_dir=config.state_dir)
-    certificate = certificate_digest(config.tls.certificate)
-    watch = LedgerWatch(ledger, from_block=_first_block(config), finality=config.chain.finality)
-    member = watch.refresh().members.get(ledger.address)
-    keys = (wrapping_key.digest, certificate)
-    node = checksum_address(ledger.address)
-    if member is not None and (member.wrapping_key_digest, member.certificate_digest) == keys:
-        log.info("registered", node=node, gas=0)
-    elif member is not None and member.status is MemberStatus.ADMITTED:
-        receipt = ledger.rotate_keys(*keys)
-        log.info("keys_rotated", node=node, gas=receipt.gas_used, counts="from the next epoch on")
-    else:
-        receipt = ledger.register(*keys, metadata)
-        log.info("registered", node=node, gas=receipt.gas_used)
-    try:
-        with Relay(config.aggregator.target, config.tls, patience=Patience(attempts=1)) as relay:
-            relay.put_public_key(wrapping_key.public_bytes)
-    except (NetworkError, PeerError) as error:
-        log.info("waiting", reason=f"the public key is left at the aggregator at the first run: {error}")
-
-
-def leave_federation(config: NodeConfig, *, password: str, log: FilteringBoundLogger) -> None:
-    """Take part no longer, from the next round on.
-
-    Raises:
-        ConfigurationError: the wallet cannot be used.
-        LedgerError: the ledger does not answer, or the node is not admitted.
-    """
-    signer, _ = _load_keys(config, password)
-    ledger = open_ledger(config.chain, signer, state_dir=config.state_dir)
-    receipt = ledger.leave()
-    log.info("left", node=checksum_address(ledger.address), gas=receipt.gas_used)
-
-
-def approve_policy(config: NodeConfig, *, password: str, log: FilteringBoundLogger) -> None:
-    """Say on the ledger that this node agrees to the adopted policy, which has to be the configured one.
-
-    Raises:
-        ConfigurationError: the wallet or the policy cannot be used.
-        PolicyMismatch: the ledger has adopted another policy.
-        LedgerError: the ledger does not answer, or the node is not admitted.
-    """
-    policy = Policy.load(config.policy)
-    signer, _ = _load_keys(config, password)
-    ledger = open_ledger(config.chain, signer, state_dir=config.state_dir)
-    history = LedgerWatch(ledger, from_block=_first_block(config), finality=config.chain.finality).refresh()
-    verify_policy(policy, history, where=config.policy)
-    version = len(history.policies)
-    receipt = ledger.approve_policy(version, policy.digest)
-    log.info("approved", version=version, policy=policy.digest, gas=receipt.gas_used)
-
-
 def run_node(
     config: NodeConfig, *, password: str, until_round: int | None, log: FilteringBoundLogger
 ) -> None:
@@ -133,9 +61,9 @@ def _open_daemon(config: NodeConfig, *, password: str, log: FilteringBoundLogger
         policy = Policy.load(config.policy)
         # Started first, since importing torch takes longest; what is wrong with the task is asked for below.
         trainer = stack.enter_context(Trainer(config.task.reference, config.task.settings, policy=policy))
-        signer, wrapping_key = _load_keys(config, password)
+        signer, wrapping_key = load_keys(config, password)
         ledger = open_ledger(config.chain, signer, state_dir=config.state_dir)
-        watch = LedgerWatch(ledger, from_block=_first_block(config), finality=config.chain.finality)
+        watch = LedgerWatch(ledger, from_block=find_first_block(config), finality=config.chain.finality)
         membership = Membership(
             chain_id=ledger.chain_id,
             contract=ledger.contract,
@@ -268,10 +196,16 @@ def build_daemon(
     )
 
 
-def _load_keys(config: NodeConfig, password: str) -> tuple[Signer, WrappingKey]:
+def load_keys(config: NodeConfig, password: str) -> tuple[Signer, WrappingKey]:
+    """Return who signs transactions, and the key that epochs' keys are wrapped for.
+
+    Raises:
+        ConfigurationError: one cannot be used.
+    """
     return open_signer(config.chain, lambda: password), WrappingKey.load(config.wrapping_key, password)
 
 
-def _first_block(config: NodeConfig) -> int:
+def find_first_block(config: NodeConfig) -> int:
+    """Return a block before which the contract had no events."""
     path = config.chain.address_book
     return 0 if path is None else load_address_book(path).block

@@ -11,10 +11,12 @@ from fedproof.digests import checksum_address
 from fedproof.errors import ConfigurationError
 from fedproof.ledger.events import (
     LEAF_TOO,
+    CommitmentsAnchored,
     EpochRequested,
     Event,
     ModelAttested,
     PolicyAdopted,
+    ResultProposed,
     RoleGranted,
     RoundFailed,
     RoundFinalised,
@@ -106,6 +108,20 @@ def test_a_line_for_machines_spells_nested_facts(world: World) -> None:
     assert sealed["nodes"] == [checksum_address(node) for node in world.nodes]
     assert sealed["reasons"] == [0, 0, 1]
     assert as_document(Line(event=world.find(RoundFailed), time=0, gas=0), {})["phase"] == "open"
+
+
+def test_batches_and_proposals_are_lines_as_well(batched: World) -> None:
+    """Rows of an anchoring, a proposal, and a seal tell roots, counts, and which leaf does not count."""
+
+    def facts(event: Event) -> str:
+        return as_row(Line(event=event, time=0, gas=0), batched.names)[5]
+
+    anchored, proposed = batched.find(CommitmentsAnchored, round=1), batched.find(ResultProposed, round=1)
+    assert facts(anchored) == f"root=0x{anchored.root.hex()[:10]}… count=3"
+    assert f"root=0x{proposed.root.hex()[:10]}… count=3 deadline=" in facts(proposed)
+    sealed = facts(batched.find(RoundSealed, round=1))
+    assert sealed.startswith("nodes=[hospital-b, hospital-c] reasons=[counts, counts (leaf does not)] ")
+    assert as_document(Line(event=anchored, time=0, gas=0), {})["root"] == "0x" + anchored.root.hex()
 
 
 def test_a_line_for_people_is_short(world: World) -> None:

@@ -299,11 +299,9 @@ def test_a_predecessor_is_named(world: World) -> None:
         log_index=2,
     )
     events = (*world.evidence.events[:2], succeeded, *world.evidence.events[2:])
-    # The rounds cost the same, on top of what was spent before.
+    before = succeeded.privacy_spent  # what the rounds cost comes on top of that
     events = tuple(
-        replace(event, spent=event.spent + succeeded.privacy_spent)
-        if isinstance(event, PrivacySpent)
-        else event
+        replace(event, spent=before + event.spent) if isinstance(event, PrivacySpent) else event
         for event in events
     )
     report = report_of(world, world.audit(events=events))

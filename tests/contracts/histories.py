@@ -71,7 +71,7 @@ OF_NODES = (
 )
 FUNCTIONS = (*OF_NODES, *OF_AGGREGATOR, *OF_ADMIN, "constructor")
 BEGINNINGS = ("direct", "batched", "aggregated", "aggregated", "aggregated", "retired", "deployed")
-"""Stages that histories begin at: mostly where the end of a round begins, which is seldom reached otherwise."""
+"""Stages where histories begin: mostly in the last part of a round, which is seldom reached otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +158,12 @@ class Author:
         model, this = self.model, self.model.round
         if this.is_under_way and self.now > this.deadline:
             last = ["seal"] if this.phase is Phase.OPEN else ["finalise", "proposeResult"]
-            return ["fail", *last * 3]
+            is_lost = this.phase is Phase.SEALED or len(this.committed) + this.batched < 2
+            return ["fail", *last * (1 if is_lost else 3)]
         match this.phase:
             case Phase.OPEN:
                 can_anchor = this.terms.batching and not this.batched
-                rest = ["commit"] * 4 if this.members - this.committed else []
+                rest = ["commit"] * 6 if this.members - this.committed else []
                 return ["seal", *rest, *["anchorCommitments"] * can_anchor]
             case Phase.SEALED:
                 return ["publishAggregate", "publishAggregate", "publishAggregate", "dispute"]
@@ -206,7 +207,7 @@ class Author:
         """Return the last time or a little later; now and then, one on either side of a deadline."""
         this = self.model.round
         waits = function in ("seal", "finalise", "fail")
-        if not this.deadline or self.random.randrange(10) < (5 if waits else 9):
+        if not this.deadline or self.random.randrange(20) < (10 if waits else 19):
             return self.now + self.random.choice((0, 1, 3))
         deadlines = (this.deadline, this.overdue, this.deadline - this.terms.attest_window)
         return max(self.now, self.random.choice(deadlines) + self.random.choice((0, 1, -1)))
@@ -294,8 +295,11 @@ class Author:
         """Return who is named in a seal, and why."""
         random, this = self.random, self.model.round
         named = dict.fromkeys(sorted(this.committed), 0)
-        for _ in range(random.choice((0, 1, 0, 2, 0, 4))):
-            reason = random.choice((1, LEAF_TOO, LEAF_TOO + 1, LEAF_TOO - 1, 255, 0))
+        for _ in range(random.choice((0, 0, 0, 0, 1, 2, 4))):
+            reason = self._mostly(1, (LEAF_TOO - 1, 0))
+            if this.batched:
+                reason = random.choice((0, 1, LEAF_TOO - 1, LEAF_TOO, LEAF_TOO + 1, 255))
+            reason = self._mostly(reason, (LEAF_TOO, 255))
             anybody = sorted(this.members) or NODES
             named[self._pick([*anybody] if this.batched else sorted(this.committed), anybody)] = reason
         nodes, reasons = tuple(sorted(named)), bytes(named[node] for node in sorted(named))
