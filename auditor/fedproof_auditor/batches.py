@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -58,47 +58,55 @@ def read_statements(
         ask_contract_at: returns what asks a node's contract about a signature (EIP-1271), as of a block.
         findings: takes the failures.
     """
-    record = facts.record
-    reader = _Reader(facts, store, findings)
-    if (anchored := record.batch) is not None:
-        statements = _describe(facts, ask_contract_at(anchored.block_number))
-        most = record.terms.max_examples
-
-        def verify_batch(leaves: tuple[SignedCommitment, ...]) -> None:
-            statements.verify_batch(leaves, root=anchored.root, count=anchored.count, max_examples=most)  # 1
-
-        _merge(record, anchored, reader.read(anchored, decode_batch, verify_batch), findings)  # 2
-    if (proposed := record.proposal) is not None:
-        statements = _describe(facts, ask_contract_at(proposed.block_number))
-
-        def verify_proposal(leaves: tuple[SignedAttestation, ...]) -> None:
-            statements.verify_proposal(
-                leaves, proposed.model_digest, root=proposed.root, count=proposed.count
-            )  # 3
-
-        endorsements = reader.read(proposed, decode_proposal, verify_proposal)
-        record.endorsers = frozenset(leaf.node for leaf in endorsements)
-
-
-def _describe(facts: RoundFacts, ask_contract: AskContract) -> RoundStatements:
-    record = facts.record
-    return RoundStatements(
-        chain_id=facts.chain_id,
-        contract=facts.contract,
-        round=record.number,
-        base_model=record.opened.base_model,
-        cohort=record.cohort,
-        ask_contract=ask_contract,
-    )
+    reader = _Reader(facts, store, ask_contract_at, findings)
+    if facts.record.batch is not None:
+        reader.read_batch(facts.record.batch)
+    if facts.record.proposal is not None:
+        reader.read_proposal(facts.record.proposal)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
     facts: RoundFacts
     store: StatementStore
+    ask_contract_at: Callable[[int], AskContract]
     findings: Findings
 
-    def read(
+    def read_batch(self, anchored: CommitmentsAnchored) -> None:
+        """Check 9."""
+        record, root, count = self.facts.record, anchored.root, anchored.count
+        statements, most = self._describe(anchored), record.terms.max_examples
+
+        def verify(leaves: tuple[SignedCommitment, ...]) -> None:
+            statements.verify_batch(leaves, root=root, count=count, max_examples=most)  # 1
+
+        leaves = self._read(anchored, decode_batch, verify)
+        self.findings.failures += _verify_counted(record, leaves)  # 2
+        _merge(record, anchored, leaves)
+
+    def read_proposal(self, proposed: ResultProposed) -> None:
+        """Check 11."""
+        model, root, count = proposed.model_digest, proposed.root, proposed.count
+        statements = self._describe(proposed)
+
+        def verify(leaves: tuple[SignedAttestation, ...]) -> None:
+            statements.verify_proposal(leaves, model, root=root, count=count)  # 3
+
+        leaves = self._read(proposed, decode_proposal, verify)
+        self.facts.record.endorsers = frozenset(leaf.node for leaf in leaves)
+
+    def _describe(self, event: CommitmentsAnchored | ResultProposed) -> RoundStatements:
+        record = self.facts.record
+        return RoundStatements(
+            chain_id=self.facts.chain_id,
+            contract=self.facts.contract,
+            round=record.number,
+            base_model=record.opened.base_model,
+            cohort=record.cohort,
+            ask_contract=self.ask_contract_at(event.block_number),
+        )
+
+    def _read(
         self,
         event: CommitmentsAnchored | ResultProposed,
         decode: Callable[[bytes], tuple[Leaf, ...]],
@@ -134,38 +142,36 @@ class _Reader:
         )
 
 
-def _merge(
-    record: RoundRecord,
-    anchored: CommitmentsAnchored,
-    leaves: tuple[SignedCommitment, ...],
-    findings: Findings,
-) -> None:
+def _verify_counted(record: RoundRecord, leaves: tuple[SignedCommitment, ...]) -> Iterator[Failure]:
+    """Yield what is wrong with how a seal counts the leaves; nothing where there are none to be seen."""
+    sealed = record.sealed
+    if sealed is None or not leaves:
+        return
+    by_transaction, signed = set(record.commitments), {leaf.node for leaf in leaves}
+    twice = by_transaction & signed
+    for nodes, expected, got in (
+        (twice - sealed.doubled, "to count once, as it committed in both ways", "twice"),
+        (sealed.doubled - twice, "a leaf in the batch as well", "none"),
+        (set(sealed.excluded) - by_transaction - signed, "a node that committed in either way", "another"),
+    ):
+        for node in sorted(nodes):
+            yield Failure(check=9, round=record.number, node=node, field="seal", expected=expected, got=got)
+
+
+def _merge(record: RoundRecord, anchored: CommitmentsAnchored, leaves: tuple[SignedCommitment, ...]) -> None:
     """Let leaves count as commitments of nodes that sent no transaction."""
-    by_transaction = set(record.commitments)
-    signed = {leaf.node: leaf for leaf in leaves}
-    if leaves and (sealed := record.sealed):
-        twice = by_transaction & set(signed)
-        strangers = set(sealed.excluded) - by_transaction - set(signed)
-        wrong = [
-            (node, "to count once, as it committed in both ways", "twice") for node in twice - sealed.doubled
-        ]
-        wrong += [(node, "a leaf in the batch as well", "none") for node in sealed.doubled - twice]
-        wrong += [(node, "a node that committed in either way", "one that did not") for node in strangers]
-        for node, expected, got in sorted(wrong):
-            findings.require(
-                False, 9, "seal", expected=expected, got=got, round_number=record.number, node=node
-            )
-    for node in sorted(set(signed) - by_transaction):
-        record.commitments[node] = UpdateCommitted(
+    for leaf in leaves:
+        committed = UpdateCommitted(
             block_number=anchored.block_number,
             transaction_hash=anchored.transaction_hash,
             log_index=anchored.log_index,
             round=record.number,
-            node=node,
-            update_root=signed[node].update_root,
-            examples=signed[node].examples,
+            node=leaf.node,
+            update_root=leaf.update_root,
+            examples=leaf.examples,
         )
+        record.commitments.setdefault(leaf.node, committed)
     # Of two equal ciphertexts, the one that was committed to first is no copy.
     in_order = sorted(record.commitments.items(), key=lambda each: (each[1].block_number, each[1].log_index))
     record.commitments = dict(in_order)
-    record.batched = frozenset(signed)
+    record.batched = frozenset(leaf.node for leaf in leaves)

@@ -102,7 +102,7 @@ contract FailuresTest is FederationTest {
         emit IFederation.RoundFailed(round, phase, 6);
         vm.prank(nodes[3].addr);
         federation.dispute(round, subject, 42);
-        assertEnded();
+        assertEnded(IFederation.Phase.Failed);
     }
 
     function assertFailed(IFederation.Phase phase, uint8 reason) private {
@@ -110,7 +110,7 @@ contract FailuresTest is FederationTest {
         emit IFederation.RoundFailed(round, phase, reason);
         vm.prank(aggregator);
         federation.fail(round, reason);
-        assertEnded();
+        assertEnded(IFederation.Phase.Failed);
     }
 
     function assertFailedOnceOverdue(IFederation.Phase phase) private {
@@ -126,11 +126,6 @@ contract FailuresTest is FederationTest {
         emit IFederation.RoundFailed(round, phase, 2);
         vm.prank(stranger);
         federation.fail(round, 2);
-        assertEnded();
-    }
-
-    function assertEnded() private view {
-        assertEq(uint8(federation.currentRound().phase), uint8(IFederation.Phase.Failed));
-        assertEq(federation.currentRound().deadline, 0);
+        assertEnded(IFederation.Phase.Failed);
     }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {Refusals} from "./Refusals.sol";
+import {RoundRefusals} from "./RoundRefusals.sol";
 import {IFederation} from "../interfaces/IFederation.sol";
 
 /// @title An admin, an aggregator, six nodes and an outsider through whole rounds of all kinds
 /// @notice Sends what the ledger has to accept, so that a refusal is a failure, and what it has to refuse, so that an
 /// acceptance is one. Chooses among what can come next: chosen evenly among all, steps would hardly make a round.
-contract FederationHandler is Refusals {
+contract FederationHandler is RoundRefusals {
     constructor() {
         createActors();
         vm.warp(clock);

@@ -57,6 +57,26 @@ abstract contract FederationTest is StdAssertions, StdUtils {
         assertEq(answer, reason);
     }
 
+    /// @dev Wants the newest round to be over.
+    function assertEnded(IFederation.Phase phase) internal view {
+        assertEq(uint8(federation.currentRound().phase), uint8(phase));
+        assertEq(federation.currentRound().deadline, 0);
+    }
+
+    function zeroDigest() internal pure returns (bytes memory) {
+        return abi.encodeWithSelector(IFederation.ZeroDigest.selector);
+    }
+
+    /// @dev Where round 1 is the newest.
+    function wrongRound(uint24 number) internal pure returns (bytes memory) {
+        return abi.encodeWithSelector(IFederation.WrongRound.selector, 1, number);
+    }
+
+    /// @dev In the first second after it, in round 1.
+    function deadlinePassed(uint40 deadline) internal pure returns (bytes memory) {
+        return abi.encodeWithSelector(IFederation.DeadlinePassed.selector, 1, deadline, deadline + 1);
+    }
+
     // Membership, policy, keys
 
     function register(address node) internal {

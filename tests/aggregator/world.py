@@ -158,7 +158,7 @@ class Link:
 
     def __init__(self, chain: MemoryChain) -> None:
         self.down: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # an answer may take further requests
         self._ask = chain.provider.make_request
         chain.provider.make_request = self._make_request  # type: ignore[method-assign]
 

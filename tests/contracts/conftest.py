@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.contracts.calls import DIGESTS, START
 from tests.contracts.differential import Pair, prepare
-from tests.contracts.histories import DIGESTS, START
 from tests.contracts.signing import AGGREGATOR, NODES
 
 

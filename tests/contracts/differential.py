@@ -15,8 +15,9 @@ from fedproof.digests import Address, as_address
 from fedproof.errors import Reverted
 from fedproof.ledger.events import Event, MemberStatus, OnChainPolicy, Phase
 from fedproof.ledger.standing import Member, Privacy, Round, State
+from tests.contracts.calls import BEGINNINGS, Call, make_stages
 from tests.contracts.evm import Machine
-from tests.contracts.histories import BEGINNINGS, Author, Call, make_stages
+from tests.contracts.histories import Author
 from tests.contracts.model import Model, Refused
 from tests.contracts.signing import NODES, OUTSIDER, WALLET, WALLET_CODE
 

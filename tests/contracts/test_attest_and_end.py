@@ -16,8 +16,8 @@ from fedproof.ledger.events import (
     RoundFinalised,
     Subject,
 )
+from tests.contracts.calls import DIGESTS, POLICY, START
 from tests.contracts.differential import Pair
-from tests.contracts.histories import DIGESTS, POLICY, START
 from tests.contracts.refusals import refuses
 from tests.contracts.signing import AGGREGATOR, NODES, OUTSIDER, WALLET, hash_attestation, sign
 

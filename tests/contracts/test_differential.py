@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
+from tests.contracts.calls import Call
 from tests.contracts.differential import play, play_random
-from tests.contracts.histories import FUNCTIONS, Call
+from tests.contracts.histories import FUNCTIONS
 from tests.contracts.model import Model
 from tests.contracts.signing import ADMIN, NODES
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from fedproof.ledger.events import AGGREGATOR_ROLE, EVENT_TYPES, LEAF_TOO, Event, FailureReason, Subject
 from fedproof.ledger.history import History
 from tests.chain import Federation, MemoryChain, make_digest
+from tests.contracts.calls import DIGESTS, POLICY, START, Call, make_stages
 from tests.contracts.differential import Pair
-from tests.contracts.histories import DIGESTS, POLICY, START, Call, make_stages
 from tests.contracts.signing import ADMIN, AGGREGATOR, NODES, OUTSIDER, hash_attestation, sign
 
 MOST_GAS_FOR_A_COMMITMENT = 36_000

@@ -10,9 +10,9 @@ import pytest
 from fedproof.digests import ZERO_DIGEST, Address
 from fedproof.errors import Reverted
 from fedproof.ledger.events import AGGREGATOR_ROLE, DEFAULT_ADMIN_ROLE, Phase, Succeeded
+from tests.contracts.calls import DIGESTS, POLICY, START
 from tests.contracts.differential import Pair
 from tests.contracts.evm import Machine
-from tests.contracts.histories import DIGESTS, POLICY, START
 from tests.contracts.model import NOBODY
 from tests.contracts.refusals import refuses, refuses_all_but_admin, refuses_all_but_aggregator
 from tests.contracts.signing import ADMIN, AGGREGATOR, NODES, OUTSIDER, WALLET

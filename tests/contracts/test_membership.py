@@ -7,8 +7,8 @@ import pytest
 from fedproof.digests import ZERO_DIGEST, Address, Digest
 from fedproof.ledger.events import MemberStatus
 from fedproof.ledger.standing import Member
+from tests.contracts.calls import DIGESTS, START
 from tests.contracts.differential import Pair
-from tests.contracts.histories import DIGESTS, START
 from tests.contracts.model import NOBODY
 from tests.contracts.refusals import refuses, refuses_all_but_admin
 from tests.contracts.signing import ADMIN, AGGREGATOR, NODES

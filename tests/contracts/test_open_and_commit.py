@@ -10,8 +10,8 @@ import pytest
 from fedproof.digests import ZERO_DIGEST
 from fedproof.ledger.client import Round
 from fedproof.ledger.events import Phase
+from tests.contracts.calls import DIGESTS, POLICY, START
 from tests.contracts.differential import Pair
-from tests.contracts.histories import DIGESTS, POLICY, START
 from tests.contracts.refusals import refuses, refuses_all_but_aggregator
 from tests.contracts.signing import ADMIN, AGGREGATOR, NODES
 

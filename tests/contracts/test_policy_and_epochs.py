@@ -9,8 +9,8 @@ import pytest
 from fedproof.digests import ZERO_DIGEST
 from fedproof.ledger.events import MemberStatus, PrivacySpent
 from fedproof.ledger.standing import Privacy
+from tests.contracts.calls import DIGESTS, POLICY, START
 from tests.contracts.differential import Pair
-from tests.contracts.histories import DIGESTS, POLICY, START
 from tests.contracts.model import NOBODY
 from tests.contracts.refusals import refuses, refuses_all_but_admin
 from tests.contracts.signing import ADMIN, AGGREGATOR, NODES
