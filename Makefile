@@ -7,7 +7,7 @@ SLITHER := .venv-slither
 # An index that cannot be reached is passed over.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help install tools demo test fuzz check format generate contracts-test contracts-campaign contracts-slither gas bench clean
+.PHONY: help install tools demo test fuzz check format generate contracts-test contracts-campaign contracts-histories ledger-faults contracts-slither gas bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,14 @@ contracts-test: install tools ## the contracts in Foundry: unit tests, invariant
 # ARGS are the script's options: make contracts-campaign ARGS="--calls 100000"
 contracts-campaign: install tools ## the invariants, over ten million calls
 	$(BIN)/python scripts/test_contracts.py campaign $(ARGS)
+
+# --seed S and --first N play other histories, or one again.
+contracts-histories: install ## random histories on the contract and on its model in Python, 100,000 of them
+	$(BIN)/python -m tests.contracts.campaign $(or $(ARGS),--histories 100000 --processes 2)
+
+# Each run has a seed of its own, which a failure names.
+ledger-faults: install tools ## the ledger's client against reorganisations, dropped transactions and bad endpoints, 500 runs
+	FEDPROOF_FAULT_RUNS=$(or $(RUNS),500) $(BIN)/python -m pytest --numprocesses 2 tests/ledger/test_faults.py tests/ledger/test_finality.py
 
 contracts-slither: install tools $(SLITHER)/installed ## static analysis of the contracts
 	$(BIN)/python scripts/test_contracts.py slither

@@ -61,6 +61,11 @@ class Batches:
         signature = self._ledger.sign(self._describe(record).describe_attestation(self._node, model))
         self._relay.put_attestation(record.number, model, SignedAttestation(self._node, signature))
 
+    @property
+    def is_used(self) -> bool:
+        """Whether the policy has batching."""
+        return self._policy.rounds.batching
+
     def is_late(self, record: RoundRecord) -> bool:
         """Return whether half of the time is over that nodes have to answer before the phase's deadline."""
         half_s = self._policy.rounds.attest_window_s / 2
@@ -68,7 +73,7 @@ class Batches:
 
     def takes_commitments(self, record: RoundRecord) -> bool:
         """Return whether a signed commitment can still be anchored."""
-        if not self._policy.rounds.batching or record.batch is not None:
+        if not self.is_used or record.batch is not None:
             return False
         return self._ledger.latest_block().timestamp <= record.deadline - self._policy.rounds.attest_window_s
 

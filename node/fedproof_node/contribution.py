@@ -19,19 +19,17 @@ from fedproof.digests import Digest
 from fedproof.errors import (
     ConfigurationError,
     DigestMismatch,
-    LedgerError,
     MissingObject,
     PeerError,
-    Reverted,
     UpdateRefused,
     WorkerDied,
 )
-from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import ExclusionReason
 from fedproof.ledger.history import History
 from fedproof.ledger.rounds import RoundRecord
 from fedproof.model import Model
 from fedproof_node.batches import Batches
+from fedproof_node.commitment import Committer
 from fedproof_node.epoch import KeyRing
 from fedproof_node.journal import Journal, Stage
 from fedproof_node.membership import Membership
@@ -57,7 +55,7 @@ class Contributor:
         self,
         membership: Membership,
         *,
-        ledger: Ledger,
+        committer: Committer,
         relay: Relay,
         journal: Journal,
         models: ModelShelf,
@@ -69,7 +67,7 @@ class Contributor:
         log: FilteringBoundLogger,
     ) -> None:
         self._membership = membership
-        self._ledger = ledger
+        self._committer = committer
         self._relay = relay
         self._journal = journal
         self._models = models
@@ -102,8 +100,7 @@ class Contributor:
             root = load_update(self._spool(record.number), _require(entry.update_root)).root
         except PeerError as error:
             raise UpdateRefused(f"the encrypted update is damaged on this node's disk: {error}") from error
-        if not self._sign_root(record, root, examples=entry.examples):
-            self._commit_root(record, root, examples=entry.examples)
+        self._committer.commit(record, root, examples=entry.examples)
         # A crash before this line: the restart finds the commitment on the ledger, of the journal's root, or
         # signs the same again.
         self._journal.advance(record.number, Stage.COMMITTED)
@@ -113,9 +110,9 @@ class Contributor:
         number = record.number
         entry = self._journal.entry(number)
         root = _require(entry.update_root)
-        if self._batches.is_left_out(record):
+        if self._committer.is_left_out(record):
             # Or the chain was reorganised, or the endpoint lags: the same root again is not a second update.
-            self._commit_root(record, root, examples=entry.examples)
+            self._committer.send(record, root, examples=entry.examples)
         self._log.info("phase", round=number, phase="uploading")
         try:
             sent = self._relay.upload(
@@ -130,13 +127,6 @@ class Contributor:
         self._journal.advance(number, Stage.UPLOADED)
         self._log.info("uploaded", round=number, bytes_sent=sent)
 
-    def must_claim(self, record: RoundRecord) -> bool:
-        """Return whether an uploaded update does not count unless this node commits by a transaction."""
-        if not self._membership.policy.rounds.batching or not self._batches.is_left_out(record):
-            return False
-        # A transaction that is mined, but not yet final, is none to repeat.
-        return self._ledger.member(self._membership.node).last_round != record.number
-
     def claim(self, record: RoundRecord) -> None:
         """Commit by a transaction what the aggregator left out of its batch."""
         number = record.number
@@ -144,7 +134,7 @@ class Contributor:
         self._log.warning(
             "left_out", round=number, message="the batch leaves this node out: it commits itself"
         )
-        self._commit_root(record, _require(entry.update_root), examples=entry.examples)
+        self._committer.send(record, _require(entry.update_root), examples=entry.examples)
 
     def settle_sealed(self, record: RoundRecord) -> None:
         """Take note of a round that was sealed before the journal knew of a complete upload.
@@ -182,7 +172,7 @@ class Contributor:
                 f"the ledger holds a commitment of this node, {record.commitments[node].update_root.hex()}, "
                 "that its journal does not know: another daemon or an earlier state folder made it"
             )
-        self._check_deadline(record)
+        self._committer.check_deadline(record)
         base = self._load_base(record)
         facts = self._membership.facts(record, history, layout=self._models.layout, base=base)
         self._log.info("phase", round=number, phase="training")
@@ -256,49 +246,6 @@ class Contributor:
                 "is checked against that digest and used"
             ) from error
 
-    def _sign_root(self, record: RoundRecord, root: Digest, *, examples: int) -> bool:
-        """Hand a signed commitment over; False where it has to be a transaction."""
-        number = record.number
-        if self._membership.node in record.commitments:
-            return False
-        if not self._batches.takes_commitments(record):
-            return False
-        self._log.info("phase", round=number, phase="committing")
-        try:
-            self._batches.send_commitment(record, root, examples=examples)
-        except PeerError as error:
-            self._log.error("error", message=f"the signed commitment was not taken: {error}", round=number)
-            return False
-        self._log.info("committed", round=number, gas=0)
-        return True
-
-    def _commit_root(self, record: RoundRecord, root: Digest, *, examples: int) -> None:
-        number = record.number
-        self._log.info("phase", round=number, phase="committing")
-        existing = record.commitments.get(self._membership.node)
-        if existing is not None:
-            _check_commitment(number, expected=root, came=existing.update_root)
-            return
-        self._check_deadline(record)
-        try:
-            receipt = self._ledger.commit(number, root, examples)
-        except Reverted as error:
-            if error.name == "AlreadyCommitted":
-                # Mined since we looked; the next look at the ledger compares the roots.
-                raise LedgerError(
-                    f"round {number}: a commitment of this node is on its way: {error}"
-                ) from error
-            raise UpdateRefused(str(error)) from error
-        self._log.info("committed", round=number, gas=receipt.gas_used, transaction=receipt.transaction_hash)
-
-    def _check_deadline(self, record: RoundRecord) -> None:
-        time_now = self._ledger.latest_block().timestamp
-        if time_now > record.deadline:
-            raise UpdateRefused(
-                f"round {record.number}: the deadline for commitments, {record.deadline}, has passed: "
-                f"the newest block's time is {time_now}"
-            )
-
     def _make_progress(self, number: int) -> Callable[[int, int], None]:
         last = 0.0
 
@@ -319,14 +266,6 @@ class Contributor:
 def _name_reason(code: int) -> str:
     # The ledger takes any code.
     return ExclusionReason(code).name if code in set(ExclusionReason) else f"reason {code}"
-
-
-def _check_commitment(number: int, *, expected: Digest, came: Digest) -> None:
-    if came != expected:
-        raise UpdateRefused(
-            f"round {number}: expected this node's commitment to be {expected.hex()}, the ledger holds "
-            f"{came.hex()}: another daemon signs with the same key"
-        )
 
 
 def _require(root: Digest | None) -> Digest:

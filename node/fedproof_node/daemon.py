@@ -27,6 +27,7 @@ from fedproof.ledger.events import Phase, Subject
 from fedproof.ledger.history import History
 from fedproof.ledger.rounds import RoundRecord
 from fedproof_node.attestation import Attester
+from fedproof_node.commitment import Committer
 from fedproof_node.conclusion import Concluder, describe_divergence
 from fedproof_node.contribution import Contributor
 from fedproof_node.epoch import KeyRing, NoKeyForUs
@@ -67,6 +68,7 @@ class Parts:
     journal: Journal
     models: ModelShelf
     keys: KeyRing
+    committer: Committer
     contributor: Contributor
     concluder: Concluder
     attester: Attester
@@ -87,13 +89,13 @@ class Daemon:
         self._examined: set[tuple[int, Digest]] = set()
         self._acts: dict[Step, Callable[[RoundRecord, History], None]] = {
             Step.CONTRIBUTE: self._contribute,
-            Step.COMMIT: self._commit,
+            Step.COMMIT: self._skipping(parts.contributor.commit),
             Step.UPLOAD: self._upload,
-            Step.CLAIM: self._claim,
+            Step.CLAIM: self._skipping(parts.contributor.claim),
             Step.MISS: self._miss,
             Step.CONCLUDE: self._conclude,
             Step.ATTEST: self._attest,
-            Step.PRESS: self._press,
+            Step.PRESS: lambda record, _: parts.attester.press(record),
             Step.FINISH: self._finish,
         }
 
@@ -152,7 +154,7 @@ class Daemon:
             case Step.CONCLUDE:
                 return concluder.holds_sum(record) and not concluder.is_drawable(record, history)
             case Step.CLAIM:
-                return not self._parts.contributor.must_claim(record)
+                return not self._parts.committer.must_claim(record)
             case Step.PRESS:
                 return not self._parts.attester.must_press(record)
         return False
@@ -186,11 +188,16 @@ class Daemon:
         except UpdateRefused as error:
             self._skip(record, str(error))
 
-    def _commit(self, record: RoundRecord, _history: History) -> None:
-        try:
-            self._parts.contributor.commit(record)
-        except UpdateRefused as error:
-            self._skip(record, str(error))
+    def _skipping(self, act: Callable[[RoundRecord], None]) -> Callable[[RoundRecord, History], None]:
+        """Return an act that ends this node's part in the round where it is refused."""
+
+        def act_or_skip(record: RoundRecord, _history: History) -> None:
+            try:
+                act(record)
+            except UpdateRefused as error:
+                self._skip(record, str(error))
+
+        return act_or_skip
 
     def _upload(self, record: RoundRecord, _history: History) -> None:
         try:
@@ -199,15 +206,6 @@ class Daemon:
             self._skip(record, str(error))
         else:
             self._log.info("phase", round=record.number, phase="awaiting_aggregate")
-
-    def _claim(self, record: RoundRecord, _history: History) -> None:
-        try:
-            self._parts.contributor.claim(record)
-        except UpdateRefused as error:
-            self._skip(record, str(error))
-
-    def _press(self, record: RoundRecord, _history: History) -> None:
-        self._parts.attester.press(record)
 
     def _miss(self, record: RoundRecord, _history: History) -> None:
         if self._parts.node not in record.cohort:
@@ -243,11 +241,9 @@ class Daemon:
         except NoKeyForUs as error:
             self._journal.advance(number, Stage.FINISHED, reason=str(error))
             self._log.info("waiting", reason=str(error))
-        except WrongSum as error:
-            self._parts.attester.dispute(record, Subject.CHUNK, error.index, reason=str(error))
-            self._refuse(record, str(error))
-        except BadLeaf as error:
-            self._parts.attester.dispute(record, Subject.COMMITMENT, error.index, reason=str(error))
+        except (WrongSum, BadLeaf) as error:
+            subject = Subject.CHUNK if isinstance(error, WrongSum) else Subject.COMMITMENT
+            self._parts.attester.dispute(record, subject, error.index, reason=str(error))
             self._refuse(record, str(error))
         except (PeerError, PolicyMismatch, UpdateRefused) as error:
             self._refuse(record, str(error))

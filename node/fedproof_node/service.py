@@ -16,6 +16,7 @@ from fedproof.memory import share_one_heap
 from fedproof.policy import Policy
 from fedproof_node.attestation import Attester
 from fedproof_node.batches import Batches
+from fedproof_node.commitment import Committer
 from fedproof_node.conclusion import Concluder
 from fedproof_node.config import NodeConfig
 from fedproof_node.contribution import Contributor
@@ -143,9 +144,10 @@ def build_daemon(
         relay=relay,
         receipts_dir=config.state_dir / "receipts",
     )
+    committer = Committer(node=membership.node, ledger=ledger, batches=batches, log=log)
     contributor = Contributor(
         membership,
-        ledger=ledger,
+        committer=committer,
         relay=relay,
         journal=journal,
         models=models,
@@ -186,6 +188,7 @@ def build_daemon(
             journal=journal,
             models=models,
             keys=keys,
+            committer=committer,
             contributor=contributor,
             concluder=concluder,
             attester=attester,

@@ -452,6 +452,13 @@ def test_an_empty_batch_is_none(batched: World, batched_store: Path) -> None:
     assert {4, 9} <= checks_of(batched.audit(batched_store, events=events))
 
 
+def test_a_batch_without_its_policy_does_not_pass(batched: World, batched_store: Path) -> None:
+    """Rounds to which nodes committed by signature alone fail check 7 where no policy document is there."""
+    (batched_store / "policies" / batched.policy.digest.hex()).unlink()
+    failures = batched.audit(batched_store, policies=[]).findings.of(7)
+    assert [each.round for each in failures] == [1, 2, 3, 4]
+
+
 def test_only_the_selected_rounds_statements_are_read(batched: World, batched_store: Path) -> None:
     """A selection leaves the statements of other rounds alone."""
     document(batched, batched_store, 1).unlink()

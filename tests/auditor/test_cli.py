@@ -67,6 +67,13 @@ def test_a_sound_run_ends_with_status_0(world: World) -> None:
     assert output.splitlines()[-1] == "every check holds"
 
 
+def test_a_batched_run_ends_with_status_0(batched: World) -> None:
+    """So is a run whose nodes signed; each batch and each proposal has its line."""
+    status, output = call("verify", "--run", batched.folder)
+    assert status == 0
+    assert (output.count(": batch 0x"), output.count(": proposal 0x")) == (4, 2)
+
+
 def test_json_is_one_object(world: World) -> None:
     """--json prints one object and nothing else."""
     status, output = call("verify", "--run", world.folder, "--json")
