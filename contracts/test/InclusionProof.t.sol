@@ -5,7 +5,7 @@ import {FederationTest} from "./FederationTest.sol";
 
 contract InclusionProofTest is FederationTest {
     /// @dev Certificate Transparency's eight leaves, and the digests of their trees (tests/vectors/merkle.json).
-    bytes[8] private leaves = [
+    bytes[] private leaves = [
         bytes(""),
         hex"00",
         hex"10",
@@ -55,6 +55,27 @@ contract InclusionProofTest is FederationTest {
             assertEq(treeDigest(0, size), root);
             for (uint256 index; index < size; ++index) {
                 assertStandsOnlyAt(root, size, index);
+            }
+        }
+    }
+
+    /// @notice So it is in the vectors' larger trees, of 9, 16 and 17 leaves.
+    function test_isIncluded_takes_larger_trees() public {
+        string memory json = vm.readFile("../tests/vectors/merkle.json");
+        uint8[3] memory sizes = [9, 16, 17];
+        delete leaves;
+        for (uint256 i; i < 17; ++i) {
+            leaves.push(abi.encodePacked(uint16(i)));
+        }
+        for (uint256 i; i < 3; ++i) {
+            uint256 size = sizes[i];
+            bytes32 root = vm.parseJsonBytes32(json, string.concat(".trees[", vm.toString(9 + i), "].root"));
+            assertEq(treeDigest(0, size), root);
+            for (uint256 index; index < size; ++index) {
+                bytes32[] memory path = makePath(0, size, index);
+                for (uint256 other; other <= size; ++other) {
+                    assertEq(federation.isIncluded(root, size, other, leaves[index], path), other == index);
+                }
             }
         }
     }

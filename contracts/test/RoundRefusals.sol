@@ -183,6 +183,10 @@ abstract contract RoundRefusals is Refusals {
     function refuseOutOfTime() internal counted("refuseOutOfTime") {
         vm.assume(isUnderWay());
         uint24 number = round.number;
+        // To the last second that is too early.
+        uint256 dice = draw(8);
+        if (dice < 3) sleepUntil(round.deadline);
+        else if (dice == 3) sleepUntil(overdue());
         bytes4 early = IFederation.DeadlineNotReached.selector;
         bytes4 late = IFederation.DeadlinePassed.selector;
         if (clock <= overdue()) refuse(outsider, abi.encodeCall(IFederation.fail, (number, 1)), early);

@@ -126,7 +126,11 @@ abstract contract World is StdAssertions, Replay {
     function sleepPast(uint256 moment) internal {
         if (clock > moment) return;
         vm.assume(draw(2) == 0);
-        clock = moment + 1 + draw(100);
+        sleepUntil(moment + 1 + (draw(2) == 0 ? 0 : draw(100)));
+    }
+
+    function sleepUntil(uint256 moment) internal {
+        if (clock < moment) clock = moment;
         vm.warp(clock);
     }
 

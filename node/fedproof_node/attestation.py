@@ -19,6 +19,7 @@ from fedproof.errors import (
     Reverted,
     TaskFailed,
     WorkerDied,
+    WrongSum,
 )
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import Phase, Subject
@@ -121,6 +122,14 @@ class Attester:
             if not self._batches.is_late(record):
                 raise
             self.dispute(record, Subject.ATTESTATION, 0, reason=f"the leaves are withheld: {error}")
+
+    def object_to(self, record: RoundRecord, error: Exception) -> None:
+        """Dispute what was wrong with a round's sum or batch, if it can be disputed."""
+        match error:
+            case WrongSum():
+                self.dispute(record, Subject.CHUNK, error.index, reason=str(error))
+            case BadLeaf():
+                self.dispute(record, Subject.COMMITMENT, error.index, reason=str(error))
 
     def dispute(self, record: RoundRecord, subject: Subject, index: int, *, reason: str) -> None:
         """Object on the ledger, where that is still possible."""

@@ -1,4 +1,4 @@
-"""How this node binds itself to its update: by a signature, where the policy has batching, or a transaction."""
+"""How this node binds itself to its update: by a signature, where there is batching, or by a transaction."""
 
 from __future__ import annotations
 

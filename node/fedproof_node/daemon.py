@@ -15,15 +15,13 @@ from structlog.typing import FilteringBoundLogger
 
 from fedproof.digests import Address, Digest
 from fedproof.errors import (
-    BadLeaf,
     LedgerError,
     NetworkError,
     PeerError,
     PolicyMismatch,
     UpdateRefused,
-    WrongSum,
 )
-from fedproof.ledger.events import Phase, Subject
+from fedproof.ledger.events import Phase
 from fedproof.ledger.history import History
 from fedproof.ledger.rounds import RoundRecord
 from fedproof_node.attestation import Attester
@@ -241,11 +239,8 @@ class Daemon:
         except NoKeyForUs as error:
             self._journal.advance(number, Stage.FINISHED, reason=str(error))
             self._log.info("waiting", reason=str(error))
-        except (WrongSum, BadLeaf) as error:
-            subject = Subject.CHUNK if isinstance(error, WrongSum) else Subject.COMMITMENT
-            self._parts.attester.dispute(record, subject, error.index, reason=str(error))
-            self._refuse(record, str(error))
         except (PeerError, PolicyMismatch, UpdateRefused) as error:
+            self._parts.attester.object_to(record, error)
             self._refuse(record, str(error))
 
     def _attest(self, record: RoundRecord, history: History) -> None:

@@ -196,7 +196,7 @@ def test_disagreement_fails_the_round(world: World, *, is_sent: bool) -> None:
     (world.attest if is_sent else world.attest_signed)(2, model="another model")
     assert world.daemon.step()
     (line,) = world.of_kind("round_failed")
-    assert (line["reason"], phase(world)) == ("DISAGREEMENT", Phase.FAILED)
+    assert (line["reason"], phase(world)) == ("SIGNATURES_DIFFER", Phase.FAILED)
 
 
 def test_transactions_and_signatures_add_up(world: World) -> None:

@@ -274,7 +274,7 @@ def test_attestations_that_differ_fail_the_round_at_once(sent: tuple[Any, ...]) 
     """One dissenter is enough, however it said so, and whoever reached the quorum; each is named."""
     step = finalise(*((A, A) if sent else (A, A, B)), sent=sent)
     assert isinstance(step, Fail)
-    assert step.reason is FailureReason.DISAGREEMENT
+    assert step.reason is FailureReason.SIGNATURES_DIFFER
     names = [
         f"{checksum_address(node)}: {model.hex()}" for node, model in zip(NODES, (A, A, B), strict=False)
     ]

@@ -43,7 +43,7 @@ def test_batched_rounds_are_finalised_and_audited(tmp_path: Path) -> None:
     for number, record in history.rounds.items():
         models = [event for event in of_kind(events, "applied") if event["round"] == number]
         assert {event["process"] for event in models} == set(NODES)
-        assert {event["model"] for event in models} == {(record.result or b"").hex()}
+        assert {event["model"] for event in models} == {"0x" + (record.result or b"").hex()}
         assert (record.cohort, record.commitments, record.attestations) == (cohort, {}, {})
     report = audit(federation.folder)
     assert report.returncode == 0, report.stdout + report.stderr
