@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
 
-from fedproof.digests import checksum_address
+from fedproof.digests import Address, checksum_address
 from fedproof.errors import PeerError, Reverted
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import LEAF_TOO, ExclusionReason, FailureReason, OnChainPolicy, Phase
@@ -69,6 +69,7 @@ class Rounds:
         self._parts = parts
         self._logger = logger
         self._since: dict[str, float] = {}
+        self._unusable: set[tuple[int, Address]] = set()
         current = parts.view.current_round()
         self._reported = current.number if current is not None and current.phase.is_over else 0
 
@@ -169,7 +170,11 @@ class Rounds:
 
     def _finalise(self, record: RoundRecord, policy: OnChainPolicy, overdue_s: float) -> bool:
         statements = self._parts.statements
-        signed = statements.find_attestations(record)
+        signed = {
+            node: each
+            for node, each in statements.find_attestations(record).items()
+            if (record.number, node) not in self._unusable
+        }
         has_quorum = len(collect_models(record, signed)) >= policy.attestation_quorum
         quorum_s = self._seconds_since(f"quorum {record.number}") if has_quorum else 0.0
         step = choose_finalise(
@@ -194,6 +199,11 @@ class Rounds:
                 try:
                     receipt = self._parts.ledger.finalise(record.number, model, signatures)
                 except Reverted as error:
+                    if error.name == "InvalidSignature":
+                        # A node's contract has changed its mind (EIP-1271): the others go on without it.
+                        self._unusable.add((record.number, Address(bytes(error.arguments["node"]))))  # type: ignore[call-overload]
+                        self._logger.warning("signature_unusable", round=record.number, message=str(error))
+                        return True
                     if error.name != "DeadlineNotReached":
                         raise
                     return False  # as for the seal

@@ -6,7 +6,7 @@
                 deadline passed, too few are whole ............................... Fail
     Sealed      .................................................................. Aggregate
                 deadline passed .................................................. Fail
-    Aggregated  attestations differ .............................................. Fail
+    Aggregated  signed attestations differ: their nodes' transactions decide ..... Wait
                 quorum reached, and nobody is left to attest, the grace is over,
                 or the deadline passed ........................................... Finalise, or Propose
                 deadline passed without a quorum ................................. Fail
@@ -157,11 +157,9 @@ def choose_finalise(
         return Finalise(record.proposal.model_digest, {}) if seconds_overdue > 0 else Wait()
     models = collect_models(record, signed)
     counts = Counter(models.values())
-    if len(counts) > 1:
-        names = "; ".join(f"{checksum_address(node)}: {model.hex()}" for node, model in models.items())
-        return Fail(FailureReason.SIGNATURES_DIFFER, f"expected equal attestations, got {names}")
     model, count = next(iter(counts.items()), (None, 0))
-    if model is not None and count >= policy.attestation_quorum:
+    # Where they differ, each node presses its own by a transaction, in its name, and the contract decides.
+    if len(counts) == 1 and model is not None and count >= policy.attestation_quorum:
         # After the deadline the contract takes no attestation that the grace could wait for.
         is_nobody_awaited = count == len(record.cohort) or is_grace_over or seconds_overdue > 0
         if not is_nobody_awaited:
@@ -174,7 +172,11 @@ def choose_finalise(
     if seconds_overdue > 0:
         return Fail(
             FailureReason.NO_QUORUM,
-            f"expected {policy.attestation_quorum} equal attestations, got {count}",
+            f"expected {policy.attestation_quorum} equal attestations, got "
+            + (
+                "; ".join(f"{checksum_address(node)}: {each.hex()}" for node, each in models.items())
+                or "none"
+            ),
         )
     return Wait()
 

@@ -98,7 +98,7 @@ contract FederationHandler is RoundRefusals {
         else if (dice == 3) refuseOpening();
         else if (dice == 4 && isUnderWay()) refuseNewAggregator();
         else if (dice == 5 && isUnderWay()) refuseOutOfTime();
-        else if (isAt(IFederation.Phase.Open)) playRefusalOfOpen(dice % 5);
+        else if (isAt(IFederation.Phase.Open)) playRefusalOfOpen(draw(10));
         else if (dice < 8 || !isDecidable()) refuseToAlterASealOrAnEnd();
         else playRefusalOfDecidable();
     }
@@ -108,6 +108,7 @@ contract FederationHandler is RoundRefusals {
         else if (dice == 1) refuseCommitmentOfOthers();
         else if (dice == 2) refuseBadCommitment();
         else if (dice == 3) refuseBadBatch();
+        else if (dice < 8) refuseBadReasons();
         else refuseBadSeal();
     }
 
@@ -117,11 +118,11 @@ contract FederationHandler is RoundRefusals {
     }
 
     function playRefusalOfDecidable() private {
-        uint256 dice = draw(5);
-        if (dice < 2 && round.attested != 0) refuseSecondAttestation();
-        else if (dice < 4 && round.attested != 0) refuseDoubledAttestation();
+        uint256 dice = draw(6);
+        if (dice == 0 && round.attested != 0) refuseSecondAttestation();
+        else if (dice == 1 && round.attested != 0) refuseDoubledAttestation();
         else if (dice < 3) refuseBadFinalisation();
-        else if (dice == 3 && isAt(IFederation.Phase.Aggregated)) refuseBadProposal();
+        else if (dice < 5 && isAt(IFederation.Phase.Aggregated)) refuseBadProposal();
         else refuseAttestationOfOthers();
     }
 }

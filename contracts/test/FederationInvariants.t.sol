@@ -210,7 +210,7 @@ contract FederationInvariants is StdAssertions, StdInvariant {
 contract FederationHandlerTest is StdAssertions {
     Vm private constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
     uint256 private constant STEPS = 10_000;
-    string[50] private names = [
+    string[51] private names = [
         "register",
         "admit",
         "suspend",
@@ -247,6 +247,7 @@ contract FederationHandlerTest is StdAssertions {
         "refuseBadCommitment",
         "refuseBadBatch",
         "refuseBadSeal",
+        "refuseBadReasons",
         "refuseToAlterASeal",
         "refuseToAlterAnEnd",
         "refuseOpening",

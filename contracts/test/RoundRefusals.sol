@@ -96,6 +96,29 @@ abstract contract RoundRefusals is Refusals {
         );
     }
 
+    /// @notice A seal by somebody else that excludes nodes, or one that counts doubled nodes twice.
+    function refuseBadReasons() internal counted("refuseBadReasons") {
+        vm.assume(isAt(IFederation.Phase.Open));
+        (address[] memory listed, bytes memory reasons, uint256 counted_) = listContributors(draw(2) == 0);
+        bool doesExclude;
+        uint256 doubled;
+        for (uint256 i; i < reasons.length; ++i) {
+            if (uint8(reasons[i]) % 128 != 0) doesExclude = true;
+            if (uint8(reasons[i]) >= 128) ++doubled;
+        }
+        if (!doesExclude && counted_ + doubled > round.cohort) {
+            bytes memory call = abi.encodeCall(IFederation.seal, (round.number, listed, new bytes(listed.length)));
+            return refuse(aggregator, call, IFederation.CountOutOfRange.selector);
+        }
+        vm.assume(doesExclude && counted_ >= round.minContributors);
+        sleepPast(overdue());
+        refuse(
+            outsider,
+            abi.encodeCall(IFederation.seal, (round.number, listed, reasons)),
+            IFederation.ExclusionNotAllowed.selector
+        );
+    }
+
     /// @notice Once sealed, a round takes no commitment, batch or seal from anyone.
     function refuseToAlterASeal() internal counted("refuseToAlterASeal") {
         vm.assume(round.number != 0 && !isAt(IFederation.Phase.Open));

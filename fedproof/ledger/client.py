@@ -245,7 +245,7 @@ class Ledger:
 
     def member(self, node: Address) -> Member:
         """Return a node's standing."""
-        status, *rest = self._view("member", node)
+        status, *rest = self._agreed_view("member", node)
         with reading_answer("member"):
             return Member(MemberStatus(status), *rest)
 
@@ -293,7 +293,7 @@ class Ledger:
 
     def is_signed_by(self, node: Address, digest: Digest, signature: bytes) -> bool:
         """Return whether a node signed a digest, with its own key or as a contract (EIP-1271)."""
-        return bool(self._view("isSignedBy", node, digest, signature))
+        return bool(self._agreed_view("isSignedBy", node, digest, signature))
 
     def is_included(self, root: Digest, size: int, index: int, leaf: bytes, path: Sequence[Digest]) -> bool:
         """Return whether the contract finds a leaf at an index of a Merkle tree."""
@@ -449,6 +449,18 @@ class Ledger:
     def _view(self, name: str, *arguments: Any) -> Any:
         call = self._contract.functions[name](*arguments)
         return self._endpoint.ask(name, call.call)
+
+    def _agreed_view(self, name: str, *arguments: Any) -> Any:
+        """Return what as many endpoints as have to agree say, as of one block."""
+        if self._endpoint.members == 1:
+            return self._view(name, *arguments)
+        block = BlockNumber(self._endpoint.height())
+
+        def request(web3: Web3) -> Any:
+            contract = web3.eth.contract(address=self._address, abi=self._contract.abi)
+            return contract.functions[name](*arguments).call(block_identifier=block)
+
+        return self._endpoint.agree(name, request)
 
     def _send(self, name: str, *arguments: Any) -> Receipt:
         what = f"{name} by {checksum_address(self.outbox.signer.address)}"

@@ -67,7 +67,6 @@ class FailureReason(IntEnum):
     # These two the contract gives by itself, and takes from nobody.
     DISAGREEMENT = 5
     DISPUTE = 6
-    SIGNATURES_DIFFER = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,8 @@ A call that has a key is sent once, however often and by however many processes 
 time, the transaction of the first is awaited, or sent again if the chain has lost it.
 
 If an endpoint is malicious, then at most it withholds transactions: it cannot make this wallet send a call
-under a second nonce before as many endpoints as have to agree say that the first one is spent for good.
+under a second nonce before all endpoints refuse the first transaction, or as many as have to agree say
+that its nonce is spent for good.
 """
 
 from __future__ import annotations

@@ -101,27 +101,29 @@ class Attester:
         if model is not None:
             self._send(record.number, model)
 
-    def examine_proposal(self, record: RoundRecord) -> None:
+    def examine_proposal(self, record: RoundRecord) -> bool:
         """Object to a proposed result that is another than this node's, or rests on no signatures.
+
+        Returns whether that is settled: a refused objection is to be made again while the result is proposed.
 
         Raises:
             NetworkError: the aggregator does not serve the signatures, and there is time to ask again.
         """
         number, proposal = record.number, record.proposal
         if proposal is None or self._membership.node not in record.cohort:
-            return
+            return True
         model = self._journal.entry(number).model
         if model is not None and model != proposal.model_digest:
-            self._send(number, model)
-            return
+            return self._send(number, model)
         try:
             self._batches.verify_proposal(record)
         except BadLeaf as error:
-            self.dispute(record, Subject.ATTESTATION, error.index, reason=str(error))
-        except NetworkError as error:
+            return self.dispute(record, Subject.ATTESTATION, error.index, reason=str(error))
+        except (NetworkError, LedgerError) as error:
             if not self._batches.is_late(record):
                 raise
-            self.dispute(record, Subject.ATTESTATION, 0, reason=f"the leaves are withheld: {error}")
+            return self.dispute(record, Subject.ATTESTATION, 0, reason=f"the leaves are withheld: {error}")
+        return True
 
     def object_to(self, record: RoundRecord, error: Exception) -> None:
         """Dispute what was wrong with a round's sum or batch, if it can be disputed."""
@@ -131,19 +133,20 @@ class Attester:
             case BadLeaf():
                 self.dispute(record, Subject.COMMITMENT, error.index, reason=str(error))
 
-    def dispute(self, record: RoundRecord, subject: Subject, index: int, *, reason: str) -> None:
-        """Object on the ledger, where that is still possible."""
+    def dispute(self, record: RoundRecord, subject: Subject, index: int, *, reason: str) -> bool:
+        """Object on the ledger, where that is still possible; return whether it was not refused."""
         number = record.number
         self._log.error("error", message=f"disputing {subject.name.lower()} {index}: {reason}", round=number)
         if record.phase.is_over or self._membership.node not in record.cohort:
-            return
+            return True
         try:
             receipt = self._ledger.dispute(number, subject, index)
         except Reverted as error:
-            # Somebody else was faster, or the round is over meanwhile.
+            # Somebody else was faster, the round is over meanwhile, or an endpoint lags.
             self._log.error("error", message=f"round {number}: not disputed: {error}")
-            return
+            return False
         self._log.info("disputed", round=number, gas=receipt.gas_used)
+        return True
 
     def _vouch(self, record: RoundRecord, model: Digest) -> None:
         """Hand a signed attestation over, or say on the ledger that the result is another."""
@@ -164,7 +167,8 @@ class Attester:
             return
         self._log.info("attested", round=number, gas=0)
 
-    def _send(self, number: int, model: Digest) -> None:
+    def _send(self, number: int, model: Digest) -> bool:
+        """Attest by a transaction; return whether it was not refused."""
         self._log.info("phase", round=number, phase="attesting")
         try:
             receipt = self._ledger.attest(number, model)
@@ -176,8 +180,9 @@ class Attester:
                 ) from error
             # Too late, or suspended meanwhile: the model is right all the same.
             self._log.error("error", message=f"round {number}: not attested: {error}")
-            return
+            return False
         self._log.info("attested", round=number, gas=receipt.gas_used)
+        return True
 
     def _report(self, number: int, model: Digest) -> None:
         try:

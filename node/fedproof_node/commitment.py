@@ -53,6 +53,11 @@ class Committer:
             raise UpdateRefused(str(error)) from error
         self._log.info("committed", round=number, gas=receipt.gas_used, transaction=receipt.transaction_hash)
 
+    def show(self, record: RoundRecord, root: Digest, *, examples: int) -> None:
+        """Commit by a transaction, too, what was only signed."""
+        if self._batches.is_used and self._ledger.member(self._node).last_round != record.number:
+            self.send(record, root, examples=examples)
+
     def check_deadline(self, record: RoundRecord) -> None:
         """Return while the ledger takes commitments."""
         time_now = self._ledger.latest_block().timestamp

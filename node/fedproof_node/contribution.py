@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,9 @@ class Contributor:
                 on_progress=self._make_progress(number),
             )
         except PeerError as error:
+            # Its own transaction is what shows on the ledger that it was there.
+            with suppress(UpdateRefused):
+                self._committer.show(record, root, examples=entry.examples)
             raise UpdateRefused(f"the update could not be uploaded: {error}") from error
         # A crash before this line: the restart asks, and learns that nothing is missing.
         self._journal.advance(number, Stage.UPLOADED)

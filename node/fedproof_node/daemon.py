@@ -131,20 +131,32 @@ class Daemon:
             NetworkError, LedgerError: it has to be tried again.
         """
         history = self._parts.watch.refresh()
-        if self._parts.keys.serve(history):
+        # First what has its time: an old round that the aggregator does not serve must not hold it up.
+        if self._attend_newest(history) or self._parts.keys.serve(history):
             return True
         for number in range(self._first_unfinished, len(history.rounds) + 1):
             record = history.rounds[number]
             stage = self._journal.entry(number).stage
             if stage is Stage.FINISHED and number == self._first_unfinished:
                 self._first_unfinished += 1
-            if self._examine(record):
-                return True
             step = next_step(record.phase, stage)
             if step is not Step.WAIT and not self._must_wait(step, record, history):
                 self._acts[step](record, history)
                 return True
         return False
+
+    def _attend_newest(self, history: History) -> bool:
+        """Object to the newest round, claim or press in it, where that is called for."""
+        record = history.current_round
+        if record is None:
+            return False
+        if self._examine(record):
+            return True
+        step = next_step(record.phase, self._journal.entry(record.number).stage)
+        if step not in (Step.CLAIM, Step.PRESS) or self._must_wait(step, record, history):
+            return False
+        self._acts[step](record, history)
+        return True
 
     def _must_wait(self, step: Step, record: RoundRecord, history: History) -> bool:
         concluder = self._parts.concluder
@@ -164,7 +176,8 @@ class Daemon:
         looked_at = (record.number, record.proposal.root)
         if looked_at in self._examined:
             return False
-        self._parts.attester.examine_proposal(record)
+        if not self._parts.attester.examine_proposal(record):
+            return False
         self._examined.add(looked_at)
         return True
 
@@ -212,6 +225,7 @@ class Daemon:
         try:
             self._parts.contributor.settle_sealed(record)
         except (UpdateRefused, PeerError) as error:
+            self._parts.attester.object_to(record, error)
             self._skip(record, str(error))
 
     def _conclude(self, record: RoundRecord, history: History) -> None:

@@ -270,15 +270,17 @@ def test_after_the_deadline_a_quorum_waits_for_nobody() -> None:
 
 
 @pytest.mark.parametrize("sent", [(), (B,)], ids=["signed", "sent"])
-def test_attestations_that_differ_fail_the_round_at_once(sent: tuple[Any, ...]) -> None:
-    """One dissenter is enough, however it said so, and whoever reached the quorum; each is named."""
-    step = finalise(*((A, A) if sent else (A, A, B)), sent=sent)
+def test_attestations_that_differ_wait_for_transactions(sent: tuple[Any, ...]) -> None:
+    """A second model ends the round on the ledger, or at the deadline; then each node is named."""
+    models = (A, A) if sent else (A, A, B)
+    assert finalise(*models, sent=sent, grace_over=True) == Wait()
+    step = finalise(*models, sent=sent, overdue=1)
     assert isinstance(step, Fail)
-    assert step.reason is FailureReason.SIGNATURES_DIFFER
+    assert step.reason is FailureReason.NO_QUORUM
     names = [
         f"{checksum_address(node)}: {model.hex()}" for node, model in zip(NODES, (A, A, B), strict=False)
     ]
-    assert step.message == "expected equal attestations, got " + "; ".join(names)
+    assert step.message == "expected 2 equal attestations, got " + "; ".join(names)
 
 
 @pytest.mark.parametrize("grace_over", [False, True])
@@ -290,7 +292,8 @@ def test_below_the_quorum_it_waits_until_the_deadline(*, grace_over: bool) -> No
         step = finalise(*models, overdue=1, grace_over=grace_over)
         assert isinstance(step, Fail)
         assert step.reason is FailureReason.NO_QUORUM
-        assert step.message == f"expected 2 equal attestations, got {len(models)}"
+        named = [f"{checksum_address(NODES[0])}: {A.hex()}"] if models else ["none"]
+        assert step.message == f"expected 2 equal attestations, got {named[0]}"
 
 
 def test_many_signatures_are_proposed_and_few_are_checked_on_chain() -> None:

@@ -331,7 +331,7 @@ def test_nobody_gives_a_round_up_for_an_objection(story: Story, reason: FailureR
     assert story.judge(story.swap(failed, replace(failed, reason=reason))) == {(4, "next event")}
 
 
-@pytest.mark.parametrize("reason", [FailureReason.SIGNATURES_DIFFER, 0, 255])
+@pytest.mark.parametrize("reason", [FailureReason.NO_QUORUM, 0, 255])
 def test_a_round_is_given_up_for_any_other_reason(story: Story, reason: int) -> None:
     """Whatever code the contract takes for a failure breaks no rule, known or not."""
     failed = story.find(RoundFailed, round=6)
