@@ -126,7 +126,7 @@ class Intake:
         node = as_address(start.node, f"round {number}: node")
         where = _where(number, node)
         if not self._is_ready(number, node):
-            self._view.refresh()
+            self._view.refresh_for_peer()
         # 1
         record = self._require_open(number, where)
         # 2
@@ -196,7 +196,7 @@ class Intake:
         """
         # 1
         if not self._is_open(incoming.round):
-            self._view.refresh()
+            self._view.refresh_for_peer()
         self._require_open(incoming.round, incoming.where)
         # 2
         self._require_next(incoming, index)

@@ -34,7 +34,7 @@ class KeyRelay:
             raise malformed(f"public key: expected {PUBLIC_KEY_BYTES} bytes, got {len(key)}")
         digest = public_key_digest(key)
         if not self._view.is_wrapping_key(digest):
-            self._view.refresh()
+            self._view.refresh_for_peer()
         if not self._view.is_wrapping_key(digest):
             raise out_of_turn(
                 f"public key {digest.hex()}: expected a digest that a node has registered on the ledger, "
@@ -67,7 +67,7 @@ class KeyRelay:
         ]
         root = wrapped_keys_root(wrapped)
         if self._view.find_epoch(epoch) is None:
-            self._view.refresh()
+            self._view.refresh_for_peer()
         record = self._view.find_epoch(epoch)
         if record is None:
             raise out_of_turn(f"epoch {epoch}: expected an epoch that is published on the ledger, it is not")

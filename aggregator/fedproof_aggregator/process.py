@@ -18,10 +18,12 @@ from fedproof.errors import ConfigurationError
 from fedproof.keys.wallet import read_password
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.connection import open_ledger, open_signer
+from fedproof.ledger.doctor import warn_about_finality
 from fedproof.ledger.events import AGGREGATOR_ROLE
 from fedproof.memory import share_one_heap
 from fedproof.policy import Policy
 from fedproof.store import ObjectStore
+from fedproof_aggregator.allowance import CALL_BURST, CALLS_PER_S, Pace
 from fedproof_aggregator.config import AggregatorConfig
 from fedproof_aggregator.daemon import Daemon
 from fedproof_aggregator.intake import Intake
@@ -62,6 +64,7 @@ def run_aggregator(config: AggregatorConfig, *, logger: FilteringBoundLogger) ->
         adopted = view.policy()
         if adopted is not None:
             verify_policy(policy, adopted, path=config.policy)
+            warn_about_finality(ledger, config.chain.finality, logger)
         store = ObjectStore(config.store_dir)
         store.discard_partial()
         journal = Journal(
@@ -97,6 +100,7 @@ def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: Fil
         statements=parts.statements,
         uploads=Turnstile(STREAMS_AT_WORK, patience_s=UPLOAD_PATIENCE_S),
         downloads=Turnstile(STREAMS_AT_WORK, patience_s=DOWNLOAD_PATIENCE_S),
+        pace=Pace(per_s=CALLS_PER_S, burst=CALL_BURST),
         policy_digest=policy.digest,
         logger=logger,
         on_progress=daemon.wake,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from typing import Final
 
 from fedproof.digests import Address, Digest
-from fedproof.errors import MissingObject
+from fedproof.errors import LedgerError, MissingObject
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import OnChainPolicy
 from fedproof.ledger.finality import Finality, Follower
@@ -13,9 +16,14 @@ from fedproof.ledger.history import EpochRecord, History
 from fedproof.ledger.rounds import RoundRecord
 from fedproof_aggregator.refusal import not_found
 
+# Between two looks at the chain that peers cause. An answer that needs one comes so much later at most.
+_PEERS_LOOK_S: Final = 0.05
+
 
 class LedgerView:
     """The newest state that was read, for all threads; `refresh` reads what came since.
+
+    If peers are malicious, then at most they have the chain looked at 20 times a second, all together.
 
     Every record that it returns is immutable: it is the state as of the last refresh, whatever happens after.
 
@@ -38,16 +46,49 @@ class LedgerView:
         self.chain_id = ledger.chain_id
         self.contract = ledger.contract
         self._follower = Follower(ledger, from_block=first_block, finality=finality)
+        self._looking = threading.Lock()
+        self._looks = 0
+        self._failure: LedgerError | None = None
+        self._peers = threading.Lock()
+        self._next_look_at = time.monotonic()
         self.refresh()
 
     def refresh(self) -> None:
-        """Read up to the newest block that counts.
+        """Read up to the newest block that counts. Who asks while others wait for the same shares their look.
 
         Raises:
             LedgerUnreachable: the endpoint does not answer.
             HistoryBroken: the events, read afresh, do not add up to the contract's running hash.
         """
-        self._follower.refresh()
+        self._look(self._looks)
+
+    def refresh_for_peer(self) -> None:
+        """Read as `refresh`, for a request that what was read does not back; waits where many cause that.
+
+        Raises:
+            LedgerError: as `refresh`.
+        """
+        before = self._looks
+        with self._peers:
+            if self._looks == before:
+                now = time.monotonic()
+                time.sleep(max(0.0, self._next_look_at - now))
+                self._next_look_at = max(self._next_look_at, now) + _PEERS_LOOK_S
+            self._look(before)
+
+    def _look(self, before: int) -> None:
+        """Look at the chain, unless a look has begun and ended since there were so many."""
+        with self._looking:
+            if self._looks == before:
+                self._looks += 1
+                self._failure = None
+                try:
+                    self._follower.refresh()
+                except LedgerError as error:
+                    self._failure = error
+                    raise
+            elif self._failure is not None:
+                raise self._failure
 
     @property
     def _history(self) -> History:
@@ -62,15 +103,16 @@ class LedgerView:
         return self._history.rounds.get(number)
 
     def fetch_round(self, number: int, is_ready: Callable[[RoundRecord], bool]) -> RoundRecord:
-        """Return a round, after another look at the ledger if it does not look ready.
+        """Return a round for a peer, after another look at the ledger if it does not look ready.
 
         Raises:
             Refused: it has not been opened.
             LedgerError: as `refresh`.
         """
         record = self.find_round(number)
-        if record is None or not is_ready(record):
-            self.refresh()
+        # One that is over stays as it is.
+        if record is None or not (is_ready(record) or record.phase.is_over):
+            self.refresh_for_peer()
             record = self.find_round(number)
         if record is None:
             raise not_found(f"round {number}: not on the ledger")

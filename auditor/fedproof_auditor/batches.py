@@ -65,6 +65,18 @@ def read_statements(
         reader.read_proposal(facts.record.proposal)
 
 
+def describe_statements(facts: RoundFacts, ask_contract: AskContract) -> RoundStatements:
+    """Return what the signatures of a round are bound to."""
+    return RoundStatements(
+        chain_id=facts.chain_id,
+        contract=facts.contract,
+        round=facts.record.number,
+        base_model=facts.record.opened.base_model,
+        cohort=facts.record.cohort,
+        ask_contract=ask_contract,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     facts: RoundFacts
@@ -75,7 +87,8 @@ class _Reader:
     def read_batch(self, anchored: CommitmentsAnchored) -> None:
         """Check 9."""
         record, root, count = self.facts.record, anchored.root, anchored.count
-        statements, most = self._describe(anchored), record.terms.max_examples
+        statements = describe_statements(self.facts, self.ask_contract_at(anchored.block_number))
+        most = record.terms.max_examples
 
         def verify(leaves: tuple[SignedCommitment, ...]) -> None:
             statements.verify_batch(leaves, root=root, count=count, max_examples=most)  # 1
@@ -87,24 +100,13 @@ class _Reader:
     def read_proposal(self, proposed: ResultProposed) -> None:
         """Check 11."""
         model, root, count = proposed.model_digest, proposed.root, proposed.count
-        statements = self._describe(proposed)
+        statements = describe_statements(self.facts, self.ask_contract_at(proposed.block_number))
 
         def verify(leaves: tuple[SignedAttestation, ...]) -> None:
             statements.verify_proposal(leaves, model, root=root, count=count)  # 3
 
         leaves = self._read(proposed, decode_proposal, verify)
         self.facts.record.endorsers = frozenset(leaf.node for leaf in leaves)
-
-    def _describe(self, event: CommitmentsAnchored | ResultProposed) -> RoundStatements:
-        record = self.facts.record
-        return RoundStatements(
-            chain_id=self.facts.chain_id,
-            contract=self.facts.contract,
-            round=record.number,
-            base_model=record.opened.base_model,
-            cohort=record.cohort,
-            ask_contract=self.ask_contract_at(event.block_number),
-        )
 
     def _read(
         self,

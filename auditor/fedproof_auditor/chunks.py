@@ -65,7 +65,7 @@ class ChunkResult:
     Attributes:
         failures: of checks 8 and 10.
         missing: nodes whose chunk is not stored, and need not be.
-        malformed: excluded nodes whose stored chunk is not well-formed.
+        malformed: nodes whose stored chunk is the committed one, and not well-formed.
         seeds: by node, the seed of each frame.
         sum_digest: leaf digest of the recomputed sum; nothing when it was not wanted or could not be made.
         bytes_added: of the chunks that went into the sum.
@@ -96,9 +96,8 @@ class ChunkResult:
     def reject(self, leaf: UpdateLeaf, got: str) -> None:
         """Keep that an update's chunk is not well-formed, for which an excluded node may be excluded."""
         self.seeds.pop(leaf.node, None)
-        if leaf.standing is Standing.EXCLUDED:
-            self.malformed.append(leaf.node)
-        else:
+        self.malformed.append(leaf.node)
+        if leaf.standing is not Standing.EXCLUDED:
             self.fail(8, "stored ciphertext", expected="well-formed frames", got=got, node=leaf.node)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fedproof.digests import Address, Digest, checksum_address
+from fedproof.digests import Address, checksum_address
 from fedproof.ledger.client import BlockRef
 from fedproof.ledger.events import (
     CommitmentsAnchored,
@@ -15,10 +15,15 @@ from fedproof.ledger.events import (
     FailureReason,
     Phase,
     ResultProposed,
-    RoundDisputed,
 )
 from fedproof_auditor.chronicle import RoundRecord
 from fedproof_auditor.findings import CHECKS, Failure, NameBook, spell, spell_node, spell_reason
+from fedproof_auditor.objections import (
+    as_dispute_document,
+    describe_objections,
+    find_dissenters,
+    find_models,
+)
 from fedproof_auditor.verify import Audit
 
 SHOWN_PER_CHECK = 5
@@ -143,7 +148,7 @@ def _failure_document(failure: Failure, names: NameBook) -> Document:
 def _round_document(report: Report, record: RoundRecord) -> Document:
     names = report.names
     sealed, finalised, failed = record.sealed, record.finalised, record.failed
-    stored = report.audit.examined.get(record.number)
+    stored, verdict = report.audit.examined.get(record.number), report.audit.verdicts.get(record.number)
     return {
         "round": record.number,
         "phase": spell(record.phase),
@@ -161,7 +166,11 @@ def _round_document(report: Report, record: RoundRecord) -> Document:
         "model": spell(finalised.model_digest) if finalised else None,
         "attestations": len(record.attesters),
         "proposal": _statements_document(record.proposal, record.endorsers, names),
-        "dispute": _dispute_document(record.dispute, names) if record.dispute else None,
+        "models": {
+            spell(model): [spell_node(node, names) for node in nodes]
+            for model, nodes in find_models(record).items()
+        },
+        "dispute": as_dispute_document(record.dispute, verdict, names) if record.dispute else None,
         "dissenters": [spell_node(node, names) for node in find_dissenters(record)],
         "failure": spell_reason(failed.reason, FailureReason) if failed else None,
     }
@@ -175,23 +184,6 @@ def _statements_document(
     model = {"model": spell(event.model_digest)} if isinstance(event, ResultProposed) else {}
     signers = [spell_node(node, names) for node in sorted(nodes)] or None
     return {"root": spell(event.root), "count": event.count, "nodes": signers, **model}
-
-
-def _dispute_document(dispute: RoundDisputed, names: NameBook) -> Document:
-    return {
-        "node": spell_node(dispute.node, names),
-        "subject": spell(dispute.subject),
-        "index": dispute.index,
-    }
-
-
-def find_dissenters(record: RoundRecord) -> list[Address]:
-    """Return who attested another model than the finalised one, or in a failed round than most did."""
-    models = [each.model_digest for each in record.attestations.values()]
-    if not models:
-        return []
-    model: Digest = record.finalised.model_digest if record.finalised else max(models, key=models.count)
-    return [node for node, each in record.attestations.items() if each.model_digest != model]
 
 
 def describe(report: Report, *, tick: str, cross: str) -> Iterator[tuple[str, str]]:
@@ -255,11 +247,7 @@ def _describe_round(report: Report, record: RoundRecord) -> Iterator[str]:
         for node, reason in record.sealed.excluded.items():
             why = spell_reason(reason, ExclusionReason)
             yield f"round {number}: {spell_node(node, names)} was excluded: {why}"
-    if dispute := record.dispute:
-        who = spell_node(dispute.node, names)
-        yield f"round {number}: {who} disputed {spell(dispute.subject)} {dispute.index}"
-    for node in find_dissenters(record):
-        yield f"round {number}: {spell_node(node, names)} attested another model"
+    yield from describe_objections(record, report.audit.verdicts.get(number), names)
 
 
 def _describe_statements(report: Report, record: RoundRecord) -> Iterator[str]:

@@ -25,10 +25,11 @@ from fedproof_auditor.checks import (
 )
 from fedproof_auditor.chronicle import Chronicle
 from fedproof_auditor.clips import verify_clips
+from fedproof_auditor.disputes import Ruling, Verdict, judge
 from fedproof_auditor.documents import AdoptedPolicy, PolicyStore, verify_documents
 from fedproof_auditor.epochs import KeyStore, verify_epochs
 from fedproof_auditor.evidence import LedgerEvidence, Progress
-from fedproof_auditor.findings import Failure, Findings
+from fedproof_auditor.findings import Failure, Findings, spell
 from fedproof_auditor.replay import replay
 from fedproof_auditor.rounds import ChunkStore, Examine, RoundEvidence, examine_rounds, read_headers
 from fedproof_auditor.updates import RoundFacts
@@ -47,6 +48,7 @@ class Audit:
         findings: what does not hold.
         examined: the rounds whose stored evidence was looked at, each with the nodes whose update is stored
             as a whole and sound.
+        verdicts: on the disputes of the rounds that were looked at.
         updates: how many updates with a sound header were looked at.
         chunks: how many of their chunks were read and are sound.
         sums: how many published sums were recomputed.
@@ -56,6 +58,7 @@ class Audit:
     chronicle: Chronicle = field(default_factory=Chronicle)
     findings: Findings = field(default_factory=Findings)
     examined: dict[int, frozenset[Address]] = field(default_factory=dict)
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
     updates: int = 0
     chunks: int = 0
     sums: int = 0
@@ -98,7 +101,8 @@ def verify(
         is theirs. The leaves of a proposal are stored, and each is a signature under its model.
     12. The head model on chain is the last finalised one.
 
-    Evidence of a round that failed, or is not sealed yet, need not be complete; what there is must hold.
+    Evidence of a round that failed, or is not sealed yet, need not be complete; what there is must hold. So a
+    dispute that is upheld has failed one of these checks, unless it is of leaves that are gone.
     Checks that rest on the ledger alone are always made for all rounds.
 
     Args:
@@ -167,6 +171,9 @@ def _examine_selected(
                     round=record.number,
                 ),
             )
+            if record.dispute:
+                lack = f"the policy document {spell(record.terms.digest)} is not there (check 3)"
+                audit.verdicts[record.number] = Verdict(Ruling.UNDECIDED, lack)
             continue
         facts = RoundFacts(evidence.chain_id, evidence.contract, record, policy)
         read_statements(facts, store, evidence.ask_contract_at, audit.findings)
@@ -178,7 +185,10 @@ def _examine_selected(
         rounds, examine, audit.findings, lambda done: progress("adding up ciphertexts", done, total)
     )
     for each in rounds:
-        audit.examined[each.facts.record.number] = each.complete
+        record = each.facts.record
+        audit.examined[record.number] = each.complete
+        if record.dispute:
+            audit.verdicts[record.number] = judge(record.dispute, each, store, evidence.ask_contract_at)
         audit.updates += len(each.updates)
         audit.chunks += sum(len(result.seeds) for result in each.results)
         audit.sums += bool(each.results) and all(result.sum_digest for result in each.results)

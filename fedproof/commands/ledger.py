@@ -18,15 +18,12 @@ if TYPE_CHECKING:
     from fedproof.digests import Digest
     from fedproof.ledger.client import Ledger
     from fedproof.ledger.endpoint import Endpoint
+    from fedproof.ledger.finality import Finality
     from fedproof.ledger.history import History
 
 app = typer.Typer(
     no_args_is_help=True, help="See where a federation stands, and whether its chain can be relied on."
 )
-
-# What a wallet needs for some hundred transactions at 10 gwei.
-_LOW_BALANCE_WEI = 50_000_000_000_000_000
-_MOST_SKEW_S = 30.0
 
 
 @app.command()
@@ -59,22 +56,27 @@ def doctor(
         list[str] | None,
         typer.Option(help="Accounts whose balance to look at, too.", metavar="ADDRESS"),
     ] = None,
+    finality: Annotated[
+        str,
+        typer.Option(help="`finality` of the daemons: latest, finalized or a number of blocks."),
+    ] = "latest",
     address_book: AddressBookFile = DEFAULT_BOOK,
     rpc_url: RpcUrl = None,
     json: Json = False,
 ) -> None:
-    """Check the chain: its number, the contract's code, the history, balances, clock and finality.
+    """Check the chain: its number, the contract's code, the history, balances, clock, finality and windows.
 
     Ends with status 1 when something is wrong; each finding says what to do about it.
 
-    Example: `fedproof ledger doctor --rpc-url https://rpc.example.org --wallet 0x7099...79C8`
+    Example: `fedproof ledger doctor --rpc-url https://rpc.example.org --finality finalized`
     """
     from fedproof.digests import as_address
     from fedproof.ledger.doctor import examine
 
     wallets = [as_address(each, "--wallet") for each in wallet or ()]
+    counting = _parse_finality(finality)
     book, endpoint = _open(address_book, rpc_url)
-    findings = list(examine(book, endpoint, wallets))
+    findings = list(examine(book, endpoint, wallets, finality=counting))
     for finding in findings:
         if json:
             report(asdict(finding), as_json=True)
@@ -140,6 +142,17 @@ def receipt(
         {"round": found.round, "index": found.index, "of": found.size, "root": found.root, "verified": True},
         as_json=json,
     )
+
+
+def _parse_finality(text: str) -> Finality:
+    from fedproof.errors import ConfigurationError
+
+    match text:
+        case "latest" | "finalized":
+            return text
+        case _ if text.isascii() and text.isdecimal():
+            return int(text)
+    raise ConfigurationError(f"--finality: expected latest, finalized or a number of blocks, got {text!r}")
 
 
 def _connect(address_book: Path, rpc_url: str | None) -> tuple[AddressBook, Ledger]:

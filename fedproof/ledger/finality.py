@@ -56,6 +56,8 @@ class Follower:
 
     Attributes:
         history: as of the last look.
+        ledger: the connection that is read.
+        finality: which blocks count.
     """
 
     def __init__(self, ledger: Ledger, *, from_block: int = 0, finality: Finality = "latest") -> None:
@@ -67,9 +69,9 @@ class Follower:
             finality: which blocks count.
         """
         self.history = History(from_block=from_block)
-        self._ledger = ledger
+        self.ledger = ledger
         self._from_block = from_block
-        self._finality = finality
+        self.finality = finality
         self._looking = threading.Lock()
         # Where an earlier look ended, newest last: a reorganisation goes back to one of them.
         self._stands: deque[Stand] = deque(maxlen=MOST_STANDS)
@@ -85,13 +87,13 @@ class Follower:
         with self._looking:
             failures = 0
             while True:
-                target = self._ledger.final_block(self._finality)
+                target = self.ledger.final_block(self.finality)
                 try:
                     self._follow(target)
                     break
                 except HistoryBroken as error:
                     # Another endpoint may tell the truth.
-                    if self._ledger.distrust(str(error)):
+                    if self.ledger.distrust(str(error)):
                         continue
                     # The chain may have changed just now. At last, it has to add up from the start.
                     failures += 1
@@ -99,7 +101,7 @@ class Follower:
                         raise
                     if failures == _MOST_FAILURES - 1:
                         self._stands.clear()
-            self._ledger.tend(target.number)
+            self.ledger.tend(target.number)
             return self.history
 
     def _follow(self, target: BlockRef) -> None:
@@ -110,7 +112,7 @@ class Follower:
         base = self._stands[-1].history if self._stands else History(from_block=self._from_block)
         if target.number >= base.next_block:
             history = base.copy()
-            self._ledger.catch_up(history, to_block=target.number, block_hash=target.hash)
+            self.ledger.catch_up(history, to_block=target.number, block_hash=target.hash)
             if self._stands and history.event_count == base.event_count:
                 self._stands.pop()
             self._stands.append(Stand(target, history))
@@ -131,4 +133,4 @@ class Follower:
             return block.hash == target.hash
         if block.number == target.number - 1:
             return block.hash == target.parent_hash
-        return self._ledger.block(block.number).hash == block.hash
+        return self.ledger.block(block.number).hash == block.hash

@@ -6,6 +6,7 @@ by itself, or anchors and proposes what nobody signed, which every node of the c
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ from fedproof.manifest import Contribution
 from fedproof.merkle import compute_path, leaf_digest
 from fedproof.policy import Policy
 from fedproof_node.relay import Relay
+
+# The daemon and its watchtower may come by the same receipt at the same time.
+_saving = threading.Lock()
 
 
 class Batches:
@@ -152,7 +156,8 @@ class Batches:
                     leaf="0x" + signed.leaf().hex(),
                     path=compute_path(digests, index),
                 )
-                save_receipt(self._receipts_dir / f"{number}.json", receipt)
+                with _saving:
+                    save_receipt(self._receipts_dir / f"{number}.json", receipt)
 
     def _describe(self, record: RoundRecord) -> RoundStatements:
         return RoundStatements(

@@ -131,15 +131,6 @@ class Contributor:
         self._journal.advance(number, Stage.UPLOADED)
         self._log.info("uploaded", round=number, bytes_sent=sent)
 
-    def claim(self, record: RoundRecord) -> None:
-        """Commit by a transaction what the aggregator left out of its batch."""
-        number = record.number
-        entry = self._journal.entry(number)
-        self._log.warning(
-            "left_out", round=number, message="the batch leaves this node out: it commits itself"
-        )
-        self._committer.send(record, _require(entry.update_root), examples=entry.examples)
-
     def settle_sealed(self, record: RoundRecord) -> None:
         """Take note of a round that was sealed before the journal knew of a complete upload.
 

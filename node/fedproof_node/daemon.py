@@ -25,7 +25,6 @@ from fedproof.ledger.events import Phase
 from fedproof.ledger.history import History
 from fedproof.ledger.rounds import RoundRecord
 from fedproof_node.attestation import Attester
-from fedproof_node.commitment import Committer
 from fedproof_node.conclusion import Concluder, describe_divergence
 from fedproof_node.contribution import Contributor
 from fedproof_node.epoch import KeyRing, NoKeyForUs
@@ -33,6 +32,8 @@ from fedproof_node.journal import Journal, Stage
 from fedproof_node.models import ModelShelf
 from fedproof_node.progress import Step, next_step
 from fedproof_node.watch import LedgerWatch
+from fedproof_node.watchtower import Watchtower
+from fedproof_node.witness import Witness
 
 _LONGEST_PAUSE_S = 30.0
 _MOST_DOUBLINGS = 16
@@ -66,34 +67,37 @@ class Parts:
     journal: Journal
     models: ModelShelf
     keys: KeyRing
-    committer: Committer
     contributor: Contributor
     concluder: Concluder
     attester: Attester
+    witness: Witness
+    watchtower: Watchtower
     genesis: Digest
     keep_models: int
     log: FilteringBoundLogger
 
 
 class Daemon:
-    """The loop over turns. What ends a round for this node is logged, and the next round begins as if new."""
+    """The loop over turns. What ends a round for this node is logged, and the next round begins as if new.
+
+    Attributes:
+        watchtower: attends to what cannot wait, while `run` runs.
+    """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self.watchtower = parts.watchtower
         self._journal = parts.journal
         self._log = parts.log
         self._first_unfinished = 1
         self._second_looks: set[tuple[int, int]] = set()
-        self._examined: set[tuple[int, Digest]] = set()
         self._acts: dict[Step, Callable[[RoundRecord, History], None]] = {
             Step.CONTRIBUTE: self._contribute,
             Step.COMMIT: self._skipping(parts.contributor.commit),
             Step.UPLOAD: self._upload,
-            Step.CLAIM: self._skipping(parts.contributor.claim),
             Step.MISS: self._miss,
             Step.CONCLUDE: self._conclude,
             Step.ATTEST: self._attest,
-            Step.PRESS: lambda record, _: parts.attester.press(record),
             Step.FINISH: self._finish,
         }
 
@@ -104,11 +108,16 @@ class Daemon:
             poll_interval_s: pause after a turn in which there was nothing to do.
             until_round: the last round to take part in.
         """
+        with self.watchtower.watching(poll_interval_s=poll_interval_s):
+            self._run(poll_interval_s=poll_interval_s, until_round=until_round)
+
+    def _run(self, *, poll_interval_s: float, until_round: int | None) -> None:
         for entry in self._journal.unfinished():
             self._log.info("resumed", round=entry.round, phase=_PHASES[entry.stage])
         self._log.info("waiting", reason="for the ledger's news")
         failures = 0
         while True:
+            self.watchtower.check()
             try:
                 has_acted = self.turn()
                 failures = 0
@@ -131,8 +140,7 @@ class Daemon:
             NetworkError, LedgerError: it has to be tried again.
         """
         history = self._parts.watch.refresh()
-        # First what has its time: an old round that the aggregator does not serve must not hold it up.
-        if self._attend_newest(history) or self._parts.keys.serve(history):
+        if self._parts.keys.serve(history):
             return True
         for number in range(self._first_unfinished, len(history.rounds) + 1):
             record = history.rounds[number]
@@ -140,46 +148,15 @@ class Daemon:
             if stage is Stage.FINISHED and number == self._first_unfinished:
                 self._first_unfinished += 1
             step = next_step(record.phase, stage)
-            if step is not Step.WAIT and not self._must_wait(step, record, history):
+            if step is not Step.WAIT and not (step is Step.CONCLUDE and self._must_wait(record, history)):
                 self._acts[step](record, history)
                 return True
         return False
 
-    def _attend_newest(self, history: History) -> bool:
-        """Object to the newest round, claim or press in it, where that is called for."""
-        record = history.current_round
-        if record is None:
-            return False
-        if self._examine(record):
-            return True
-        step = next_step(record.phase, self._journal.entry(record.number).stage)
-        if step not in (Step.CLAIM, Step.PRESS) or self._must_wait(step, record, history):
-            return False
-        self._acts[step](record, history)
-        return True
-
-    def _must_wait(self, step: Step, record: RoundRecord, history: History) -> bool:
+    def _must_wait(self, record: RoundRecord, history: History) -> bool:
+        """Return whether there is nothing to do with a sum until the block that the draw depends on."""
         concluder = self._parts.concluder
-        match step:
-            case Step.CONCLUDE:
-                return concluder.holds_sum(record) and not concluder.is_drawable(record, history)
-            case Step.CLAIM:
-                return not self._parts.committer.must_claim(record)
-            case Step.PRESS:
-                return not self._parts.attester.must_press(record)
-        return False
-
-    def _examine(self, record: RoundRecord) -> bool:
-        """Look once at a proposed result, whatever this node's part in the round; return whether it did."""
-        if record.phase is not Phase.PROPOSED or record.proposal is None:
-            return False
-        looked_at = (record.number, record.proposal.root)
-        if looked_at in self._examined:
-            return False
-        if not self._parts.attester.examine_proposal(record):
-            return False
-        self._examined.add(looked_at)
-        return True
+        return concluder.holds_sum(record) and not concluder.is_drawable(record, history)
 
     def _is_over(self, number: int) -> bool:
         record = self._parts.watch.history.rounds.get(number)
@@ -225,7 +202,7 @@ class Daemon:
         try:
             self._parts.contributor.settle_sealed(record)
         except (UpdateRefused, PeerError) as error:
-            self._parts.attester.object_to(record, error)
+            self._parts.witness.object_to(record, error)
             self._skip(record, str(error))
 
     def _conclude(self, record: RoundRecord, history: History) -> None:
@@ -254,7 +231,7 @@ class Daemon:
             self._journal.advance(number, Stage.FINISHED, reason=str(error))
             self._log.info("waiting", reason=str(error))
         except (PeerError, PolicyMismatch, UpdateRefused) as error:
-            self._parts.attester.object_to(record, error)
+            self._parts.witness.object_to(record, error)
             self._refuse(record, str(error))
 
     def _attest(self, record: RoundRecord, history: History) -> None:

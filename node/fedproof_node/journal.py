@@ -104,7 +104,8 @@ class Journal:
         self.path = path
         try:
             # Autocommit: every statement below is a transaction of its own.
-            self._database = sqlite3.connect(path, isolation_level=None)
+            # The watchtower's thread reads; SQLite's own lock keeps single statements apart.
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_SCHEMA)

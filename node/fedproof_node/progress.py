@@ -3,13 +3,13 @@
 Rules:
 
 1. While a round is open, the node trains once, encrypts once and commits once. What it has committed to, it
-   uploads until the round is sealed. What is left out of the batch it claims by a transaction.
+   uploads until the round is sealed.
 2. What is not uploaded when the round is sealed is missed. From the published sum on, every node verifies,
    decrypts and applies, contributor or not.
-3. Attesting comes after applying; the attested model is never another than the applied one. A signed
-   attestation that the aggregator does not use is pressed home by a transaction.
+3. Attesting comes after applying; the attested model is never another than the applied one.
 4. A refused sum stays refused; a later round that builds on it makes the node look at it once more.
 5. A failed round leaves nothing to do: the next one starts from the same base model.
+6. What cannot wait is not here but with the watchtower: claims, objections, attestations pressed home.
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ class Step(Enum):
     CONTRIBUTE = auto()
     COMMIT = auto()
     UPLOAD = auto()
-    CLAIM = auto()
     MISS = auto()
     WAIT = auto()
     CONCLUDE = auto()
     ATTEST = auto()
-    PRESS = auto()
     FINISH = auto()
 
 
@@ -41,11 +39,11 @@ _ROWS: dict[Stage, tuple[Step, Step, Step, Step, Step, Step]] = {
     Stage.STARTED: (Step.CONTRIBUTE, Step.MISS, Step.MISS, Step.MISS, Step.MISS, Step.FINISH),
     Stage.ENCRYPTED: (Step.COMMIT, Step.MISS, Step.MISS, Step.MISS, Step.MISS, Step.FINISH),
     Stage.COMMITTED: (Step.UPLOAD, Step.MISS, Step.MISS, Step.MISS, Step.MISS, Step.FINISH),
-    Stage.UPLOADED: (Step.CLAIM, Step.WAIT, Step.CONCLUDE, Step.CONCLUDE, Step.CONCLUDE, Step.FINISH),
+    Stage.UPLOADED: (Step.WAIT, Step.WAIT, Step.CONCLUDE, Step.CONCLUDE, Step.CONCLUDE, Step.FINISH),
     Stage.SKIPPED: (Step.WAIT, Step.WAIT, Step.CONCLUDE, Step.CONCLUDE, Step.CONCLUDE, Step.FINISH),
     Stage.REFUSED: (Step.WAIT, Step.WAIT, Step.WAIT, Step.WAIT, Step.WAIT, Step.FINISH),
     Stage.APPLIED: (Step.WAIT, Step.WAIT, Step.ATTEST, Step.ATTEST, Step.ATTEST, Step.FINISH),
-    Stage.ATTESTED: (Step.WAIT, Step.WAIT, Step.PRESS, Step.WAIT, Step.FINISH, Step.FINISH),
+    Stage.ATTESTED: (Step.WAIT, Step.WAIT, Step.WAIT, Step.WAIT, Step.FINISH, Step.FINISH),
     Stage.FINISHED: (Step.WAIT, Step.WAIT, Step.WAIT, Step.WAIT, Step.WAIT, Step.WAIT),
 }
 STEPS: dict[tuple[Phase, Stage], Step] = {

@@ -36,6 +36,8 @@ from fedproof_node.startup import (
 )
 from fedproof_node.trainer import Trainer
 from fedproof_node.watch import LedgerWatch
+from fedproof_node.watchtower import Watchtower, make_patience
+from fedproof_node.witness import Witness
 
 
 def run_node(
@@ -83,11 +85,10 @@ def _open_daemon(config: NodeConfig, *, password: str, log: FilteringBoundLogger
         history = watch.refresh()
         if history.policies:
             verify_policy(policy, history, where=config.policy)
-        relay = stack.enter_context(
-            Relay(
-                config.aggregator.target, config.tls, patience=Patience(attempts=config.aggregator.attempts)
-            )
-        )
+        patience = Patience(attempts=config.aggregator.attempts)
+        relay = stack.enter_context(Relay(config.aggregator.target, config.tls, patience=patience))
+        patience = make_patience(policy.rounds.attest_window_s)
+        lookout = stack.enter_context(Relay(config.aggregator.target, config.tls, patience=patience))
         verify_aggregator(relay, membership)
         models = verify_model(*trainer.describe(), policy, models_dir=config.state_dir / "models")
         await_admission(
@@ -106,6 +107,7 @@ def _open_daemon(config: NodeConfig, *, password: str, log: FilteringBoundLogger
             ledger=ledger,
             watch=watch,
             relay=relay,
+            lookout=lookout,
             journal=journal,
             models=models,
             trainer=trainer,
@@ -121,12 +123,13 @@ def build_daemon(
     ledger: Ledger,
     watch: LedgerWatch,
     relay: Relay,
+    lookout: Relay,
     journal: Journal,
     models: ModelShelf,
     trainer: Trainer,
     log: FilteringBoundLogger,
 ) -> Daemon:
-    """Return the loop over these connections and this state."""
+    """Return the loop over these connections and this state; `lookout` is the watchtower's relay."""
     rounds_dir = config.state_dir / "rounds"
     keys = KeyRing(
         membership,
@@ -137,14 +140,30 @@ def build_daemon(
         log=log,
         public_key_wait_s=config.public_key_wait_s,
     )
-    batches = Batches(
+    witness = Witness(node=membership.node, ledger=ledger, log=log)
+
+    def make_batches(connection: Relay) -> tuple[Batches, Committer]:
+        batches = Batches(
+            node=membership.node,
+            policy=membership.policy,
+            ledger=ledger,
+            relay=connection,
+            receipts_dir=config.state_dir / "receipts",
+        )
+        return batches, Committer(node=membership.node, ledger=ledger, batches=batches, log=log)
+
+    batches, committer = make_batches(relay)
+    watched_batches, claimer = make_batches(lookout)
+    watchtower = Watchtower(
         node=membership.node,
-        policy=membership.policy,
-        ledger=ledger,
-        relay=relay,
-        receipts_dir=config.state_dir / "receipts",
+        attest_window_s=membership.policy.rounds.attest_window_s,
+        watch=watch,
+        journal=journal,
+        committer=claimer,
+        batches=watched_batches,
+        witness=witness,
+        log=log,
     )
-    committer = Committer(node=membership.node, ledger=ledger, batches=batches, log=log)
     contributor = Contributor(
         membership,
         committer=committer,
@@ -160,10 +179,10 @@ def build_daemon(
     )
     attester = Attester(
         membership,
-        ledger=ledger,
         journal=journal,
         models=models,
         batches=batches,
+        witness=witness,
         trainer=trainer,
         log=log,
     )
@@ -188,10 +207,11 @@ def build_daemon(
             journal=journal,
             models=models,
             keys=keys,
-            committer=committer,
             contributor=contributor,
             concluder=concluder,
             attester=attester,
+            witness=witness,
+            watchtower=watchtower,
             genesis=membership.policy.model.genesis,
             keep_models=config.keep_models,
             log=log,

@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from fedproof.digests import Address, Digest, checksum_address
 from fedproof.errors import ConfigurationError, DigestMismatch, PolicyMismatch
+from fedproof.ledger.doctor import warn_about_finality
 from fedproof.ledger.events import MemberStatus
 from fedproof.ledger.history import History
 from fedproof.model import Model, ModelLayout, load_model, verify_layout
@@ -126,7 +127,7 @@ def await_admission(
     poll_interval_s: float,
     log: FilteringBoundLogger,
 ) -> None:
-    """Return once the node is admitted and a policy is adopted.
+    """Return once the node is admitted and a policy is adopted; a warning says if its windows are too short.
 
     Raises:
         ConfigurationError: the node has not applied, or has applied with another wrapping key.
@@ -137,6 +138,7 @@ def await_admission(
         reason = _find_obstacle(history, node, wrapping_key_digest=wrapping_key_digest)
         if not reason:
             log.info("admitted", node=checksum_address(node))
+            warn_about_finality(watch.ledger, watch.finality, log)
             return
         if reason != last:
             last = reason

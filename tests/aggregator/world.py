@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 import structlog
+from fedproof_aggregator.allowance import CALL_BURST, CALLS_PER_S, Pace
 from fedproof_aggregator.config import AggregatorConfig
 from fedproof_aggregator.daemon import Daemon
 from fedproof_aggregator.intake import Intake
@@ -176,6 +178,7 @@ class World:
         federation: the contract, and everybody's connection to it.
         link: the line to the chain.
         logs: what the aggregator logged.
+        clock: by which calls are counted.
         view: what the aggregator has read of the ledger.
     """
 
@@ -194,6 +197,7 @@ class World:
         self.link = link
         self.folder = folder
         self.logs: list[dict[str, Any]] = []
+        self.clock: Callable[[], float] = time.monotonic
         self._tls = tls
         self._ca = ca
         self._channels: list[grpc.Channel] = []
@@ -257,6 +261,7 @@ class World:
             statements=self.statements,
             uploads=Turnstile(STREAMS_AT_WORK, patience_s=UPLOAD_PATIENCE_S),
             downloads=Turnstile(STREAMS_AT_WORK, patience_s=DOWNLOAD_PATIENCE_S),
+            pace=Pace(per_s=CALLS_PER_S, burst=CALL_BURST, clock=self.clock),
             policy_digest=self.policy.digest,
             logger=logger,
             on_progress=self.daemon.wake,

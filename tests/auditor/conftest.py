@@ -1,4 +1,4 @@
-"""Two federations for all tests of the auditor; each test gets a copy of its evidence to damage."""
+"""Three federations for all tests of the auditor; each test gets a copy of its evidence to damage."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.auditor.batched import BatchedBuilder
+from tests.auditor.disputed import DisputedBuilder
 from tests.auditor.world import Builder, World
 
 
@@ -26,6 +27,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def batched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A finished federation whose nodes signed, its chain still served."""
     builder = BatchedBuilder(tmp_path_factory.mktemp("batched"))
+    try:
+        yield builder.build()
+    finally:
+        builder.close()
+
+
+@pytest.fixture(scope="session")
+def disputed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A federation of which every round fails by an objection, its chain still served."""
+    builder = DisputedBuilder(tmp_path_factory.mktemp("disputed"))
     try:
         yield builder.build()
     finally:

@@ -28,6 +28,7 @@ from fedproof.ledger.events import (
 )
 from fedproof.store import ObjectStore
 from tests.auditor.batched import WALLET
+from tests.auditor.disputed import OBJECTOR
 from tests.auditor.world import NAMES, PRIVACY_BUDGET, ROUND_COST, World, make_base, make_digest
 
 Hash = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
@@ -76,8 +77,11 @@ class DisputeSchema(Strict):
     """What a node found wrong."""
 
     node: str
+    address: AddressText
     subject: Literal["chunk", "commitment", "attestation"]
     index: int
+    verdict: Literal["upheld", "unfounded", "undecided"] | None
+    reason: str | None
 
 
 class BatchSchema(Strict):
@@ -108,6 +112,7 @@ class RoundSchema(Strict):
     model: Hash | None
     attestations: int
     proposal: ProposalSchema | None
+    models: dict[Hash, list[str]]
     dispute: DisputeSchema | None
     dissenters: list[str]
     failure: str | None
@@ -269,10 +274,14 @@ def test_objections_are_told(world: World, reason: FailureReason) -> None:
         objection: Event = RoundDisputed(
             round=3, node=world.nodes[1], subject=Subject.CHUNK, index=1, **place
         )
-        told = "round 3: hospital-b disputed chunk 1"
+        who = f"hospital-b ({checksum_address(world.nodes[1])})"
+        why = "chunk 1 of the sum is that of the committed ones; the node failed the round without cause"
+        told = f"round 3: {who} disputed chunk 1: UNFOUNDED, {why}"
     else:
         objection = replace(second, model_digest=make_digest("x"))
-        told = "round 3: hospital-b attested another model"
+        models = make_base(3).digest.hex()[:10], make_digest("x").hex()[:10]
+        told = f"round 3: 0x{models[0]} of hospital-a against 0x{models[1]} of hospital-b: which of them "
+        told += "follows from the sum, if any, cannot be told without the key"
     failed = RoundFailed(round=3, phase=Phase.AGGREGATED, reason=reason, **place)
     before = world.evidence.events[: world.evidence.events.index(second)]
     audit = world.audit(events=(*before, objection, failed), head_model=make_base(2).digest)
@@ -285,6 +294,50 @@ def test_objections_are_told(world: World, reason: FailureReason) -> None:
         reason is FailureReason.DISPUTE,
         reason is FailureReason.DISAGREEMENT,
     )
+
+
+def test_verdicts_have_the_documented_shape(disputed: World) -> None:
+    """Machines get who disputed what and the verdict with its reason; people get the same in one line."""
+    report = report_of(disputed, disputed.audit())
+    assert not report.holds
+    parsed = ReportSchema.model_validate(as_document(report)).rounds
+    node = disputed.nodes[OBJECTOR]
+    for number, verdict in report.audit.verdicts.items():
+        dispute = parsed[number - 1].dispute
+        assert dispute is not None
+        assert (dispute.node, dispute.address) == (NAMES[OBJECTOR], checksum_address(node))
+        assert (dispute.verdict, dispute.reason) == (verdict.ruling, verdict.reason)
+        line = (
+            f"round {number}: {dispute.node} ({dispute.address}) disputed {dispute.subject} {dispute.index}: "
+        )
+        assert line + f"{verdict.ruling.upper()}, {verdict.reason}" in lines_of(report)
+
+
+def test_an_unfounded_dispute_breaks_nothing(disputed: World) -> None:
+    """A round that a node failed without cause fails no check; one that it failed with cause does."""
+    report = report_of(disputed, disputed.audit(is_selected=lambda number: number == 1))
+    assert report.holds
+    assert any("UNFOUNDED" in line for line in lines_of(report))
+    assert any(line.endswith("disputed chunk 1: not looked at") for line in lines_of(report))
+    second = ReportSchema.model_validate(as_document(report)).rounds[1].dispute
+    assert second is not None
+    assert (second.verdict, second.reason) == (None, None)
+    assert not report_of(disputed, disputed.audit(is_selected=lambda number: number == 2)).holds
+
+
+def test_both_sides_of_a_disagreement_are_named(disputed: World) -> None:
+    """Of a round that failed by two models, everybody sees who vouched for which, by transaction or not."""
+    report = report_of(disputed, disputed.audit(is_selected=lambda number: number > 10))
+    *_, first, second = ReportSchema.model_validate(as_document(report)).rounds
+    genesis, other, proposed = (f"0x{make_base(number).digest.hex()}" for number in (0, 1, 12))
+    assert first.models == {genesis: [NAMES[0]], other: [NAMES[1]]}
+    assert second.models == {other: [NAMES[2]], proposed: [*NAMES]}  # which signed both
+    assert (first.dissenters, second.dissenters) == ([NAMES[1]], [])
+    cannot = "which of them follows from the sum, if any, cannot be told without the key"
+    sides = f"{other[:12]} of {NAMES[2]} against {proposed[:12]} of {', '.join(NAMES)}"
+    assert f"round 12: {sides}: {cannot}" in lines_of(report)
+    unread = lines_of(report_of(disputed, disputed.audit(is_selected=lambda number: number < 11)))
+    assert any(f"against {proposed[:12]} of the proposal: " in line for line in unread)
 
 
 def test_a_predecessor_is_named(world: World) -> None:

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import requests
 import typer
 from typer.testing import CliRunner
 
 from fedproof.cli import app
+from fedproof.devchain.server import DevChainServer
 from fedproof.digests import Digest, as_address, checksum_address
 from fedproof.errors import ConfigurationError, DigestMismatch, Reverted
 from fedproof.ledger.client import Ledger
@@ -99,8 +101,32 @@ def test_the_doctor_finds_nothing_wrong(office: Office) -> None:
     office.deploy()
     text = run("ledger", "doctor", "--address-book", office.book)
     assert "BAD" not in text
-    for check in ("endpoint", "chain id", "code", "history", "balance", "clock", "finality"):
+    for check in ("endpoint", "chain id", "code", "history", "balance", "clock", "finality", "windows"):
         assert f"ok   {check}" in text
+
+
+def test_the_doctor_compares_finality_with_the_windows(
+    office: Office, chain: DevChainServer, tmp_path: Path
+) -> None:
+    """With blocks that come slowly, waiting for some of them is too long for the adopted policy's windows."""
+    office.deploy()
+    write_policy(tmp_path / "policy.toml")
+    run("admin", "policy", tmp_path / "policy.toml", *office.located)
+    for method, *parameters in (("evm_increaseTime", 10_000), ("evm_mine",)):
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
+        assert "result" in requests.post(chain.url, json=request, timeout=10).json()
+
+    def examine(finality: str) -> str:
+        arguments = ["ledger", "doctor", "--address-book", str(office.book), "--finality", finality]
+        return CliRunner().invoke(app, arguments).stdout
+
+    assert "BAD  windows     finality = 3: a block counts after" in examine("3")
+    assert "commit_window_s = 60, aggregate_window_s = 60, attest_window_s = 60" in examine("3")
+    assert "ok   windows     finality = 0" in examine("0")
+    assert 'ok   windows     finality = "finalized"' in examine("finalized")
+    for refused in ("soon", "-1", "1.5", ""):
+        with pytest.raises(ConfigurationError, match="expected latest, finalized or a number of blocks"):
+            run("ledger", "doctor", "--address-book", office.book, "--finality", refused)
 
 
 def test_the_doctor_says_what_to_do(office: Office, free_port: int) -> None:

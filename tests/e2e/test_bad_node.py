@@ -27,7 +27,7 @@ def test_one_bad_node_does_not_stop_the_rounds(tmp_path: Path, monkeypatch: pyte
         rounds=2,
         task="tests.e2e.faulty_task:FaultyTask",
         nodes=nodes,
-        policy={**POLICY, "commit-window-s": "15"},
+        policy={**POLICY, "commit-window-s": "10"},
     )
     with LocalFederation(tmp_path / "run", plan) as federation:
         federation.prepare()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,34 +19,40 @@ pytestmark = pytest.mark.e2e
 def test_a_killed_node_resumes(tmp_path: Path) -> None:
     """A node killed with SIGKILL after each step of a round still contributes, and leaves no worker."""
     victim = "hospital-b"
-    moments = ("trained", "encrypted", "committed", "uploaded", "verified", "applied")
-    with LocalFederation(tmp_path / "run", make_plan(rounds=len(moments))) as federation:
+    moments = [
+        (1, "trained"),
+        (1, "committed"),
+        (1, "verified"),
+        (2, "encrypted"),
+        (2, "uploaded"),
+        (2, "applied"),
+    ]
+    with LocalFederation(tmp_path / "run", make_plan(rounds=2)) as federation:
         federation.prepare()
         federation.start()
         events = kill_at_each(federation, victim, moments)
         assert all(len(event["contributors"]) == 3 for event in of_kind(events, "sealed"))
-        assert {event["round"] for event in of_kind(events, "applied") if event["process"] == victim} == set(
-            range(1, 7)
-        )
+        applied = [event for event in of_kind(events, "applied") if event["process"] == victim]
+        assert {event["round"] for event in applied} == {1, 2}
         assert audit(federation.folder).returncode == 0
 
 
 def test_a_killed_aggregator_resumes(tmp_path: Path) -> None:
     """An aggregator killed with SIGKILL after each step of a round finishes that round after its restart."""
-    moments = ("round_opened", "upload_complete", "sealed", "aggregated")
-    with LocalFederation(tmp_path / "run", make_plan(rounds=len(moments))) as federation:
+    moments = [(1, "round_opened"), (1, "sealed"), (2, "upload_complete"), (2, "aggregated")]
+    with LocalFederation(tmp_path / "run", make_plan(rounds=2)) as federation:
         federation.prepare()
         federation.start()
         kill_at_each(federation, "aggregator", moments)
         report = audit(federation.folder)
         assert report.returncode == 0, report.stdout
-        assert {event.round for event in _finalised(federation)} == set(range(1, len(moments) + 1))
+        assert {event.round for event in _finalised(federation)} == {1, 2}
 
 
-def kill_at_each(federation: LocalFederation, victim: str, moments: tuple[str, ...]) -> list[Event]:
-    """Kill the victim at the first moment in round 1, the second in round 2, ...; return all events."""
+def kill_at_each(federation: LocalFederation, victim: str, moments: Iterable[tuple[int, str]]) -> list[Event]:
+    """Kill the victim at each event of a round, and start it again; return all events."""
     events: list[Event] = []
-    for number, moment in enumerate(moments, start=1):
+    for number, moment in moments:
         events += follow(
             federation,
             lambda event, number=number, moment=moment: (  # type: ignore[misc]

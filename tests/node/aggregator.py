@@ -21,6 +21,7 @@ from fedproof.merkle import leaf_digest
 from fedproof.wire import aggregation_pb2 as wire
 from fedproof.wire.aggregation_pb2_grpc import AggregationServicer, add_AggregationServicer_to_server
 
+_LONGEST_WAIT_S = 60.0
 QUICK = Patience(attempts=3, first_pause_s=0.1, longest_pause_s=0.2, call_s=5.0, stream_s=20.0)
 
 
@@ -29,6 +30,7 @@ class Aggregator(AggregationServicer):
 
     Attributes:
         failures: by method, what the next calls are answered with instead.
+        held: by method, what its calls wait for before they are answered.
         cut_after: chunks after which the next uploads are cut off.
         requests: every message that came in.
     """
@@ -45,6 +47,7 @@ class Aggregator(AggregationServicer):
         self.batches: dict[int, list[wire.SignedCommitment]] = {}
         self.proposals: dict[int, list[wire.SignedAttestation]] = {}
         self.failures: dict[str, list[grpc.StatusCode]] = {}
+        self.held: dict[str, threading.Event] = {}
         self.cut_after: list[int] = []
         self.requests: list[Any] = []
         self._lock = threading.Lock()
@@ -54,6 +57,8 @@ class Aggregator(AggregationServicer):
             self.requests.append(request)
             planned = self.failures.get(method)
             code = planned.pop(0) if planned else None
+        if method in self.held:
+            self.held[method].wait(_LONGEST_WAIT_S)
         if code is not None:
             context.abort(code, f"planned {code.name}")
 

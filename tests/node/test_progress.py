@@ -16,7 +16,6 @@ LEAVES = {
     Step.CONTRIBUTE: {Stage.ENCRYPTED, Stage.SKIPPED},
     Step.COMMIT: {Stage.COMMITTED, Stage.SKIPPED},
     Step.UPLOAD: {Stage.UPLOADED, Stage.SKIPPED},
-    Step.CLAIM: {Stage.SKIPPED},
     Step.MISS: {Stage.SKIPPED},
     Step.CONCLUDE: {Stage.APPLIED, Stage.REFUSED, Stage.FINISHED},
     Step.ATTEST: {Stage.ATTESTED, Stage.REFUSED},
@@ -32,7 +31,7 @@ def test_every_phase_and_stage_has_a_step() -> None:
 def test_every_step_is_one_that_the_journal_takes() -> None:
     """Whatever a step leads to, the journal's table allows it."""
     for (_, stage), step in STEPS.items():
-        if step not in (Step.WAIT, Step.PRESS):
+        if step is not Step.WAIT:
             assert LEAVES[step] <= TRANSITIONS[stage], (stage, step)
 
 
@@ -43,13 +42,12 @@ def test_a_failed_round_is_always_finished(stage: Stage) -> None:
 
 
 def test_nothing_is_sent_once_the_round_is_sealed() -> None:
-    """Training, committing, uploading and claiming happen in open rounds only."""
-    sending = {Step.CONTRIBUTE, Step.COMMIT, Step.UPLOAD, Step.CLAIM}
+    """Training, committing and uploading happen in open rounds only."""
+    sending = {Step.CONTRIBUTE, Step.COMMIT, Step.UPLOAD}
     assert {phase for (phase, _), step in STEPS.items() if step in sending} == {Phase.OPEN}
 
 
 def test_nothing_is_attested_that_was_not_applied() -> None:
-    """Attesting follows APPLIED alone, pressing it ATTESTED, and decrypting never follows a refusal."""
+    """Attesting follows APPLIED alone, and decrypting never follows a refusal."""
     assert {stage for (_, stage), step in STEPS.items() if step is Step.ATTEST} == {Stage.APPLIED}
-    assert {stage for (_, stage), step in STEPS.items() if step is Step.PRESS} == {Stage.ATTESTED}
     assert Stage.REFUSED not in {stage for (_, stage), step in STEPS.items() if step is Step.CONCLUDE}

@@ -22,6 +22,7 @@ from fedproof_node.watch import LedgerWatch
 
 from fedproof.digests import Digest
 from fedproof.errors import ConfigurationError, DigestMismatch, PolicyMismatch
+from fedproof.ledger.finality import Finality
 from fedproof.model import Model, ModelLayout, TensorSpec
 from fedproof.wire import aggregation_pb2 as wire
 from tests.node.aggregator import QUICK
@@ -129,9 +130,11 @@ def test_another_federations_aggregator_is_refused(make_world: Callable[..., Wor
                 verify_aggregator(relay, membership)
 
 
-def admission(world: World, node: Node, log: Recorder, *, key: Digest | None = None) -> None:
+def admission(
+    world: World, node: Node, log: Recorder, *, key: Digest | None = None, finality: Finality = "latest"
+) -> None:
     await_admission(
-        LedgerWatch(node.ledger, from_block=0),
+        LedgerWatch(node.ledger, from_block=0, finality=finality),
         node.address,
         wrapping_key_digest=key or node.wrapping_key.digest,
         poll_interval_s=0.01,
@@ -173,6 +176,21 @@ def test_applied_node_waits_and_says_so(make_world: Callable[..., World]) -> Non
     assert waiting["event"] == "waiting"
     assert "APPLIED" in waiting["reason"]
     assert admitted["event"] == "admitted"
+
+
+def test_short_windows_are_warned_of(make_world: Callable[..., World]) -> None:
+    """An admitted node whose blocks count too late for the policy's windows says so, and goes on."""
+    world = make_world(nodes=2)
+    node = world.nodes[0]
+    # Some blocks of minutes each, on average.
+    world.chain.travel_to(node.ledger.latest_block().timestamp + 100_000)
+    world.chain.tester.mine_blocks(3)
+    log = Recorder()
+    admission(world, node, log, finality=2)
+    admitted, warning = log.events
+    assert admitted["event"] == "admitted"
+    assert warning["event"] == "finality_unfit"
+    assert "attest_window_s = 600" in warning["found"]
 
 
 def test_second_daemon_on_one_state_is_refused(tmp_path: Path) -> None:

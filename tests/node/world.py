@@ -219,6 +219,7 @@ class Node:
             ledger=self.ledger,
             watch=LedgerWatch(self.ledger, from_block=0, finality=self.finality),
             relay=relay,
+            lookout=self._stack.enter_context(Relay(world.aggregator.target, self.tls, patience=QUICK)),
             journal=self.journal,
             models=self.models,
             trainer=self.trainer,  # type: ignore[arg-type]
@@ -232,9 +233,10 @@ class Node:
         self._daemon = None
 
     def turn(self) -> bool:
-        """Take one turn; a crash ends the process, and the next turn starts another."""
+        """Take one turn of each thread; a crash ends the process, and the next turn starts another."""
         try:
-            return self.daemon.turn()
+            has_attended = self.daemon.watchtower.attend()
+            return self.daemon.turn() or has_attended
         except Crash:
             self.stop()
             return True

@@ -1,0 +1,171 @@
+"""What cannot wait is done while the daemon is kept waiting by the aggregator."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from fedproof_node.journal import Stage
+from fedproof_node.watchtower import make_patience
+
+from fedproof.ledger.events import Phase, Subject
+from fedproof.ledger.rounds import Dispute
+from fedproof.ledger.statements import SignedAttestation
+from tests.node.test_batches import WINDOW_S, leave_out, pass_anchoring, pass_half_window, record_of
+from tests.node.world import Node, World
+
+DEADLINE_S = 30.0
+
+
+@pytest.fixture
+def opened(make_world: Callable[..., World]) -> World:
+    """Round 1 is open, with batching."""
+    world = make_world(batching=True, attest_window_s=WINDOW_S)
+    world.begin_epoch()
+    world.open_round(1)
+    return world
+
+
+@contextmanager
+def dragging(node: Node, method: str) -> Iterator[None]:
+    """Let the daemon's turn wait for an answer that does not come before the block ends."""
+    servicer = node.world.servicer
+    asked_before = len(servicer.requests)
+    servicer.held[method] = threading.Event()
+    turn = threading.Thread(target=take_turns, args=(node,))
+    turn.start()
+    deadline = time.monotonic() + DEADLINE_S
+    while len(servicer.requests) == asked_before:
+        assert time.monotonic() < deadline, f"{method} was not asked for"
+        time.sleep(0.01)
+    try:
+        yield
+        assert turn.is_alive(), "the daemon was to wait all the while"
+    finally:
+        servicer.held.pop(method).set()
+        turn.join(DEADLINE_S)
+
+
+def take_turns(node: Node) -> None:
+    while node.daemon.turn():
+        pass
+
+
+def forge(leaves: list[SignedAttestation]) -> None:
+    leaves[0] = SignedAttestation(leaves[0].node, leaves[1].signature)
+
+
+def test_a_dragged_download_keeps_nobody_from_objecting(opened: World) -> None:
+    """While the sum does not come, the forged signatures of the proposal are disputed."""
+    *others, victim = opened.nodes
+    opened.settle()
+    opened.anchor(1)
+    opened.seal(1)
+    opened.aggregate(1)
+    for node in others:
+        node.settle()
+    opened.servicer.requests.clear()
+    with dragging(victim, "DownloadAggregate"):
+        opened.propose(1, spoil=forge)
+        assert victim.daemon.watchtower.attend()
+        assert record_of(opened).dispute == Dispute(victim.address, Subject.ATTESTATION, 0)
+
+
+def test_a_dragged_handover_keeps_nobody_from_committing(opened: World) -> None:
+    """A node whose signature the aggregator neither takes nor refuses commits in time, once."""
+    *others, victim = opened.nodes
+    for node in others:
+        node.settle()
+    while victim.journal.entry(1).stage is not Stage.ENCRYPTED:
+        victim.daemon.turn()
+    with dragging(victim, "PutCommitment"):
+        opened.anchor(1)
+        assert not victim.daemon.watchtower.attend(), "there is time"
+        pass_half_window(opened)
+        assert victim.daemon.watchtower.attend()
+        assert set(record_of(opened).commitments) == {victim.address}
+        assert not victim.daemon.watchtower.attend()
+    victim.settle()
+    assert victim.transactions == 1
+    assert victim.journal.entry(1).stage is Stage.UPLOADED
+
+
+def test_a_dragged_upload_keeps_nobody_from_claiming(opened: World) -> None:
+    """A node that the batch leaves out, its chunks not taken, shows on the ledger that it committed."""
+    victim = opened.nodes[-1]
+    for node in opened.nodes[:-1]:
+        node.settle()
+    while victim.journal.entry(1).stage is not Stage.COMMITTED:
+        victim.daemon.turn()
+    opened.servicer.requests.clear()
+    with dragging(victim, "Upload"):
+        opened.anchor(1, spoil=leave_out(victim))
+        assert victim.daemon.watchtower.attend()
+        assert set(record_of(opened).commitments) == {victim.address}
+
+
+def test_a_dragged_attestation_is_pressed(opened: World) -> None:
+    """A model that was applied, its attestation not taken, is attested by a transaction in time."""
+    victim = opened.nodes[0]
+    opened.settle()
+    opened.anchor(1)
+    opened.seal(1)
+    opened.aggregate(1)
+    while victim.journal.entry(1).stage is not Stage.APPLIED:
+        victim.daemon.turn()
+    with dragging(victim, "PutAttestation"):
+        pass_half_window(opened)
+        assert victim.daemon.watchtower.attend()
+        assert set(record_of(opened).attestations) == {victim.address}
+
+
+def test_a_claim_that_comes_too_late_is_made_once(opened: World) -> None:
+    """After the deadline the ledger takes no commitment; the node says so, and does not repeat itself."""
+    victim = opened.nodes[0]
+    opened.settle()
+    pass_anchoring(opened)
+    opened.chain_federation.pass_deadline()
+    for _ in range(3):
+        victim.daemon.watchtower.attend()
+    assert len([entry for entry in victim.log.of("error") if "not claimed" in entry["message"]]) == 1
+    assert victim.transactions == 0
+
+
+def test_the_thread_looks_by_itself_and_ends_with_the_daemon(opened: World) -> None:
+    """Nobody calls it: it claims, and is gone after the block."""
+    victim = opened.nodes[0]
+    opened.settle()
+    opened.anchor(1, spoil=leave_out(victim))
+    with victim.daemon.watchtower.watching(poll_interval_s=0.01):
+        deadline = time.monotonic() + DEADLINE_S
+        while len(victim.log.of("committed")) != 2:
+            victim.daemon.watchtower.check()
+            assert time.monotonic() < deadline, victim.log.events[-3:]
+            time.sleep(0.01)
+    assert "watchtower" not in {thread.name for thread in threading.enumerate()}
+    assert record_of(opened).phase is Phase.OPEN
+    assert set(record_of(opened).commitments) == {victim.address}
+
+
+def test_a_defect_of_the_thread_is_raised_in_the_daemon(opened: World) -> None:
+    """A watchtower that has ended is not missed silently."""
+    victim = opened.nodes[0]
+    victim.daemon.watchtower.check()
+    victim.journal.close()
+    with victim.daemon.watchtower.watching(poll_interval_s=0.01):
+        deadline = time.monotonic() + DEADLINE_S
+        while "watchtower" in {thread.name for thread in threading.enumerate()}:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        victim.daemon.watchtower.check()
+
+
+def test_its_patience_leaves_time_to_object() -> None:
+    """One answer takes no more than an eighth of the window, and is asked for once."""
+    patience = make_patience(8)
+    assert (patience.attempts, patience.call_s) == (1, 1.0)
