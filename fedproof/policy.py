@@ -40,6 +40,7 @@ def _check_clip_margin(margin: float) -> float:
     return margin
 
 
+_DAY_S = 86_400
 _Count = Annotated[int, Field(ge=1, lt=1 << 32)]
 _Seconds = Annotated[int, Field(ge=1, lt=1 << 24)]  # 194 days; the contract keeps three bytes
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -144,6 +145,22 @@ class TrainingPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class EvidencePolicy:
+    """How long it can be shown what a sum is made of. All nodes of an epoch can decrypt single updates.
+
+    Attributes:
+        retention_days: for how many days after the end of its round an update's ciphertexts are kept; then
+            the aggregator deletes them. Headers, sums and signed statements stay. 0: nothing is deleted.
+    """
+
+    retention_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+
+    def has_expired(self, *, ended_at: int, now: int) -> bool:
+        """Return whether the updates of a round are kept no longer; Unix times of the chain's blocks."""
+        return self.retention_days > 0 and now - ended_at > self.retention_days * _DAY_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Policy:
     """What a federation has agreed on. Constructing one checks it (pydantic's ValidationError)."""
 
@@ -153,6 +170,7 @@ class Policy:
     rounds: RoundPolicy
     training: TrainingPlan
     privacy: PrivacyPolicy = PrivacyPolicy()
+    evidence: EvidencePolicy = EvidencePolicy()
 
     def __post_init__(self) -> None:
         if not self.name.isprintable():
@@ -184,13 +202,13 @@ class Policy:
         if len(raw) > _MOST_BYTES:
             raise MalformedMessage(f"policy: expected at most {_MOST_BYTES} bytes, got {len(raw)}")
         fields = split_fields(raw, "policy", most=_MOST_FIELDS)
-        if len(fields) != 26 or fields[0] != _TAG.encode():
+        if len(fields) != 27 or fields[0] != _TAG.encode():
             first = fields[0][:40] if fields else b""
             raise MalformedMessage(
-                f"policy: expected 26 fields, the first {_TAG!r}, got {len(fields)}, the first {first!r}"
+                f"policy: expected 27 fields, the first {_TAG!r}, got {len(fields)}, the first {first!r}"
             )
         integers = {
-            i: decode_int(fields[i], f"policy: field {i}") for i in (3, 5, 6, 7, *range(10, 21), 24, 25)
+            i: decode_int(fields[i], f"policy: field {i}") for i in (3, 5, 6, 7, *range(10, 21), 24, 25, 26)
         }
         floats = {i: decode_float(fields[i], f"policy: field {i}") for i in (8, 9, 21, 22, 23)}
         for index, key in ((11, "codec.error_feedback"), (18, "rounds.batching")):
@@ -229,6 +247,7 @@ class Policy:
                 "weight_decay": floats[23],
             },
             "privacy": {"round_cost": integers[24], "budget": integers[25]},
+            "evidence": {"retention_days": integers[26]},
         }
         try:
             return parse_document(document, cls, where="policy")
@@ -265,6 +284,7 @@ class Policy:
             training.weight_decay,
             self.privacy.round_cost,
             self.privacy.budget,
+            self.evidence.retention_days,
         )
 
     @property
@@ -336,4 +356,7 @@ weight_decay = {training.weight_decay!r}
 [privacy]
 round_cost = {self.privacy.round_cost}
 budget = {self.privacy.budget}  # of all rounds together; 0: not accounted for
+
+[evidence]
+retention_days = {self.evidence.retention_days}  # updates are deleted so long after their round; 0: never
 """

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterable, Sequence
@@ -28,9 +29,11 @@ from fedproof.errors import DigestMismatch, MalformedMessage, MissingObject
 from fedproof.merkle import compute_root, leaf_digest
 from fedproof.wire.aggregation_pb2 import Header, PutWrappedKeysRequest, WrappedKey
 
+_ROOT_NAME = re.compile("[0-9a-f]{64}")
+
 
 class ObjectStore:
-    """A folder of objects that are written once and verified at each read.
+    """A folder of objects that are written once and verified at each read. Only chunks are ever deleted.
 
     A write is on the disk, under its final name, when its call returns, except that `stage` leaves that to
     `sync`. Writing the same again changes nothing, and replaces a copy that has rotted.
@@ -93,6 +96,16 @@ class ObjectStore:
         """Return whether a chunk of that leaf digest is there, without reading it."""
         return self.object_path(digest).is_file()
 
+    def delete(self, digest: Digest) -> int:
+        """Delete the chunk of that leaf digest, and return how many bytes it had; 0 where there was none."""
+        path = self.object_path(digest)
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return size
+
     def object_path(self, digest: Digest) -> Path:
         """Return where the chunk of that leaf digest stands, or would."""
         name = digest.hex()
@@ -125,6 +138,12 @@ class ObjectStore:
         if actual != root:
             raise DigestMismatch(f"{path}: expected root {root.hex()}, got {actual.hex()}")
         return header
+
+    def list_roots(self) -> list[Digest]:
+        """Return the roots of all headers that are stored."""
+        folder = self.root / "headers"
+        names = os.listdir(folder) if folder.is_dir() else ()
+        return [Digest(bytes.fromhex(name)) for name in names if _ROOT_NAME.fullmatch(name)]
 
     def header_path(self, root: Digest) -> Path:
         """Return where the header of that root stands, or would."""

@@ -356,10 +356,12 @@ def test_new_policy(tmp_path: Path) -> None:
     settings = tmp_path / "task.toml"
     settings.write_text("hospital = 0\nhospitals = 4\n")
     options = ("--task-config", settings, "--task-setting", "hospitals=3", "--seed", 9, "--bits", 12)
+    options += ("--retention-days", 30)
     made = run_json("policy", "new", "--task", TASK, "--output", path, *options)
     policy = Policy.load(path)
     assert made["digest"] == "0x" + policy.digest.hex()
     assert (policy.name, policy.model.seed, policy.codec.bits) == ("BreastCancer", 9, 12)
+    assert (policy.evidence.retention_days, made["retention_days"]) == (30, 30)
     shown = run_json("policy", "show", path)
     assert {**shown, "policy": str(path)} == made
     with pytest.raises(ConfigurationError, match="not overwritten"):

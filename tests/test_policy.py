@@ -15,7 +15,15 @@ from pydantic import ValidationError
 from fedproof.digests import Digest, encode_fields, split_fields
 from fedproof.errors import ConfigurationError, MalformedMessage
 from fedproof.model import ModelLayout, TensorSpec
-from fedproof.policy import CodecPolicy, ModelPolicy, Policy, PrivacyPolicy, RoundPolicy, TrainingPlan
+from fedproof.policy import (
+    CodecPolicy,
+    EvidencePolicy,
+    ModelPolicy,
+    Policy,
+    PrivacyPolicy,
+    RoundPolicy,
+    TrainingPlan,
+)
 
 LAYOUT = ModelLayout((TensorSpec("fc.weight", (2, 30), "float32"), TensorSpec("fc.bias", (2,), "float32")))
 
@@ -50,6 +58,8 @@ weight_decay = 0.0
 [privacy]
 round_cost = 20
 budget = 1000
+[evidence]
+retention_days = 30
 """
 
 POLICY = Policy(
@@ -69,6 +79,7 @@ POLICY = Policy(
     ),
     training=TrainingPlan(epochs=1, batch_size=32, learning_rate=0.05, momentum=0.9, weight_decay=0.0),
     privacy=PrivacyPolicy(round_cost=20, budget=1000),
+    evidence=EvidencePolicy(retention_days=30),
 )
 
 _digests = st.binary(min_size=32, max_size=32).map(Digest)
@@ -117,6 +128,7 @@ def policies(draw: st.DrawFn) -> Policy:
         privacy=PrivacyPolicy(
             round_cost=draw(st.integers(0, 2**63 - 1)), budget=draw(st.integers(0, 2**63 - 1))
         ),
+        evidence=EvidencePolicy(retention_days=draw(st.integers(0, 36_500))),
     )
 
 
@@ -165,10 +177,10 @@ def test_every_truncation_and_every_trailing_byte_is_refused() -> None:
 def test_digest_is_pinned() -> None:
     """The digest of a policy never changes between versions: it stands on ledgers."""
     assert POLICY.digest == hashlib.sha256(POLICY.canonical()).digest()
-    assert POLICY.digest.hex() == "61eb51ee46bc5060208ec41f701daafe6d7939add4b62c35bfc9564618c80d2b"
+    assert POLICY.digest.hex() == "f1d4e5b09a9eb1bf4ed7eebf005fa680c7eeb6eb6b6864112f19088f26b3244a"
 
 
-@pytest.mark.parametrize("index", range(26))
+@pytest.mark.parametrize("index", range(27))
 def test_each_value_changes_the_digest(index: int) -> None:
     """No value of the policy is left out of its digest."""
     fields = list(split_fields(POLICY.canonical(), "policy"))
@@ -261,6 +273,21 @@ def test_comments_and_spelling_do_not_change_the_digest(tmp_path: Path) -> None:
             "weight_decay = inf",
             "training.weight_decay: expected a finite number, got inf",
         ),
+        (
+            "retention_days = 30",
+            "retention_days = 36501",
+            "evidence.retention_days: expected less than or equal to 36500, got 36501",
+        ),
+        (
+            "retention_days = 30",
+            "retention_days = -1",
+            "evidence.retention_days: expected greater than or equal to 0, got -1",
+        ),
+        (
+            "retention_days = 30",
+            "retention_days = 0.5",
+            "evidence.retention_days: expected an integer, got 0.5",
+        ),
         ("[training]", "[trainings]", "training: expected a value, got none: the key is missing"),
         ('name = "breast-cancer demo"', 'name = ""', "name: expected text of at least 1 character, got ''"),
         (
@@ -288,7 +315,7 @@ def test_constructing_checks_too() -> None:
 @pytest.mark.parametrize(
     ("index", "field", "message"),
     [
-        (0, b"fedproof.policy.v2", "expected 26 fields, the first 'fedproof.policy.v1', got 26, the first"),
+        (0, b"fedproof.policy.v2", "expected 27 fields, the first 'fedproof.policy.v1', got 27, the first"),
         (1, b"\xff", "policy: name: expected UTF-8"),
         (2, bytes(31), "policy: model.architecture: expected a digest"),
         (6, bytes(8), "codec.bits: expected greater than or equal to 8, got 0"),
@@ -299,6 +326,11 @@ def test_constructing_checks_too() -> None:
         (18, (2).to_bytes(8), "policy: rounds.batching: expected 0 or 1, got 2"),
         (17, (900).to_bytes(8), r"batching: expected attest_window_s \(900\) below commit_window_s \(900\)"),
         (22, b"\x7f\xf8" + bytes(6), "training.momentum: expected less than 1, got nan"),
+        (
+            26,
+            (36_501).to_bytes(8),
+            "evidence.retention_days: expected less than or equal to 36500, got 36501",
+        ),
         (
             12,
             (17).to_bytes(8),
@@ -336,6 +368,26 @@ def test_extreme_clips_are_taken(clip: float) -> None:
 def test_extreme_margins_are_taken(margin: float) -> None:
     """0 and both ends of the range make a policy; what is beyond is refused above."""
     assert replace(POLICY.codec, clip_margin=margin).clip_margin == margin
+
+
+@pytest.mark.parametrize("days", [0, 1, 36_500])
+def test_extreme_retentions_are_taken(days: int) -> None:
+    """Nothing, a day and a hundred years make a policy; what is beyond is refused above."""
+    assert EvidencePolicy(retention_days=days).retention_days == days
+
+
+def test_updates_expire_after_the_last_second_of_their_days() -> None:
+    """At the end of the last day they are kept, a second later no longer; without a retention, for ever."""
+    two_days = EvidencePolicy(retention_days=2)
+    assert not two_days.has_expired(ended_at=1000, now=1000 + 2 * 86_400)
+    assert two_days.has_expired(ended_at=1000, now=1001 + 2 * 86_400)
+    assert not EvidencePolicy().has_expired(ended_at=1000, now=2**63)
+
+
+def test_tables_that_may_be_left_out_are_zeros(tmp_path: Path) -> None:
+    """A document without privacy and evidence is one that says 0 in both."""
+    shorter = _load(tmp_path, DOCUMENT[: DOCUMENT.index("[privacy]")])
+    assert shorter == replace(POLICY, privacy=PrivacyPolicy(), evidence=EvidencePolicy())
 
 
 @pytest.mark.parametrize(("keep_one_in", "length"), [(1, 62), (2, 31), (3, 21), (61, 2), (62, 1), (1024, 1)])

@@ -147,6 +147,24 @@ def test_many_threads_put_the_same_chunk(store: ObjectStore) -> None:
     assert len(files(store)) == 1
 
 
+def test_a_deleted_chunk_is_gone(store: ObjectStore) -> None:
+    """Deleting says how many bytes it freed: none the second time. It can come back; others stay."""
+    digest, other = store.put(b"chunk"), store.put(b"another chunk")
+    assert store.delete(digest) == 5
+    assert (store.has(digest), store.has(other)) == (False, True)
+    assert store.delete(digest) == 0
+    assert store.put(b"chunk") == digest
+    assert store.get(digest) == b"chunk"
+
+
+def test_stored_headers_are_listed(store: ObjectStore) -> None:
+    """By their roots; what else lies beside them is passed over, and there need be none."""
+    assert store.list_roots() == []
+    roots = {store.put_header(manifest, []) for manifest in (b"one", b"another")}
+    (store.root / "headers" / "readme.txt").write_bytes(b"x")
+    assert set(store.list_roots()) == roots
+
+
 def test_a_header_comes_back_under_its_root(store: ObjectStore) -> None:
     """The root is over the manifest and the chunk digests, and the header is read back by it."""
     digests = [leaf_digest(b"a"), leaf_digest(b"b"), leaf_digest(b"c")]

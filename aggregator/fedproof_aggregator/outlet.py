@@ -14,6 +14,7 @@ from fedproof.ledger.rounds import RoundRecord
 from fedproof.store import ObjectStore
 from fedproof.wire import aggregation_pb2 as wire
 from fedproof_aggregator.refusal import malformed, not_found, out_of_turn
+from fedproof_aggregator.retention import Retention
 from fedproof_aggregator.statements import Statements
 from fedproof_aggregator.view import LedgerView
 
@@ -21,10 +22,13 @@ from fedproof_aggregator.view import LedgerView
 class Outlet:
     """Reads what the store holds of sealed rounds; for all threads."""
 
-    def __init__(self, *, view: LedgerView, store: ObjectStore, statements: Statements) -> None:
+    def __init__(
+        self, *, view: LedgerView, store: ObjectStore, statements: Statements, retention: Retention
+    ) -> None:
         self._view = view
         self._store = store
         self._statements = statements
+        self._retention = retention
 
     def read_update(
         self, number: int, raw_node: bytes, chunks: Sequence[int]
@@ -32,7 +36,7 @@ class Outlet:
         """Return a sealed contributor's header, and its chunks: those asked for, or all of them.
 
         Raises:
-            Refused: the round is open, or the node is no contributor of it.
+            Refused: the round is open, the node is no contributor of it, or its update has been deleted.
             MalformedMessage: the node is no address.
         """
         node = as_address(raw_node, f"round {number}: node")
@@ -44,7 +48,7 @@ class Outlet:
         root = self._find_contribution(record, node)
         if root is None:
             raise not_found(f"{where}: the node is no contributor of this round")
-        return self._read(root, chunks, where=where)
+        return self._read(root, chunks, where=where, kept_days=self._retention.expired.get(number, 0))
 
     def read_aggregate(self, number: int, chunks: Sequence[int]) -> Iterator[wire.DownloadResponse]:
         """Return a published sum's header, and its chunks, as `read_update`.
@@ -56,7 +60,7 @@ class Outlet:
         record = self._view.fetch_round(number, lambda record: record.aggregate_root is not None)
         if record.aggregate_root is None:
             raise not_found(f"{where}: not published, the round is in phase {record.phase.name}")
-        return self._read(record.aggregate_root, chunks, where=where)
+        return self._read(record.aggregate_root, chunks, where=where, kept_days=0)
 
     def _find_contribution(self, record: RoundRecord, node: Address) -> Digest | None:
         if node in record.contributors:
@@ -66,7 +70,9 @@ class Outlet:
         by_node = {each.node: each.update_root for each in self._statements.compute_contributions(record)}
         return by_node.get(node)
 
-    def _read(self, root: Digest, asked: Sequence[int], *, where: str) -> Iterator[wire.DownloadResponse]:
+    def _read(
+        self, root: Digest, asked: Sequence[int], *, where: str, kept_days: int
+    ) -> Iterator[wire.DownloadResponse]:
         try:
             header = self._store.get_header(root)
         except MissingObject as error:
@@ -82,7 +88,8 @@ class Outlet:
             try:
                 data = self._store.get(Digest(header.chunk_digests[index]))
             except MissingObject as error:
-                raise not_found(f"{where}: chunk {index} has not come") from error
+                why = f"was deleted after the retention of the round's policy (retention_days = {kept_days})"
+                raise not_found(f"{where}: chunk {index} {why if kept_days else 'has not come'}") from error
             response = wire.DownloadResponse()
             # In place, as a chunk that is handed over is copied.
             response.chunk.index, response.chunk.data = index, data

@@ -30,6 +30,7 @@ from fedproof_aggregator.intake import Intake
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
 from fedproof_aggregator.outlet import Outlet
+from fedproof_aggregator.retention import Retention
 from fedproof_aggregator.rounds import Parts
 from fedproof_aggregator.server import (
     DOWNLOAD_PATIENCE_S,
@@ -75,7 +76,10 @@ def run_aggregator(config: AggregatorConfig, *, logger: FilteringBoundLogger) ->
             shelf = TermsShelf(policy, store=store)
             key_relay = KeyRelay(view=view, store=store)
             statements = Statements(ledger=ledger, view=view, journal=journal, store=store)
-            parts = Parts(ledger, view, store, journal, shelf, statements, key_relay, summation)
+            retention = Retention(
+                ledger, view=view, store=store, shelf=shelf, finality=config.chain.finality, logger=logger
+            )
+            parts = Parts(ledger, view, store, journal, shelf, statements, key_relay, summation, retention)
             serve(config, policy, parts, logger=logger)
         finally:
             summation.stop()
@@ -87,7 +91,9 @@ def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: Fil
     daemon = Daemon(config, policy, parts, logger=logger)
     service = AggregationService(
         view=parts.view,
-        outlet=Outlet(view=parts.view, store=parts.store, statements=parts.statements),
+        outlet=Outlet(
+            view=parts.view, store=parts.store, statements=parts.statements, retention=parts.retention
+        ),
         intake=Intake(
             view=parts.view,
             store=parts.store,

@@ -20,6 +20,7 @@ from fedproof.store import ObjectStore
 from fedproof_aggregator.config import AggregatorConfig
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
+from fedproof_aggregator.retention import Retention
 from fedproof_aggregator.statements import Statements
 from fedproof_aggregator.steps import (
     Anchor,
@@ -49,6 +50,7 @@ class Parts:
         statements: what nodes have signed.
         key_relay: knows which epochs' keys are here.
         summation: adds up what comes.
+        retention: deletes what has been kept for long enough.
     """
 
     ledger: Ledger
@@ -59,6 +61,7 @@ class Parts:
     statements: Statements
     key_relay: KeyRelay
     summation: Summation
+    retention: Retention
 
 
 class Rounds:

@@ -102,6 +102,10 @@ class LedgerView:
         """Return a round, if it has been opened."""
         return self._history.rounds.get(number)
 
+    def ended_rounds(self) -> list[RoundRecord]:
+        """Return the rounds that are over, ascending."""
+        return [record for record in self._history.rounds.values() if record.phase.is_over]
+
     def fetch_round(self, number: int, is_ready: Callable[[RoundRecord], bool]) -> RoundRecord:
         """Return a round for a peer, after another look at the ledger if it does not look ready.
 

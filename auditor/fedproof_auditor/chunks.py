@@ -39,7 +39,8 @@ class ChunkTask:
         length: values in a whole update.
         leaves: of each update, in the order of the commitments.
         contributors: how many updates the sum has to hold; 0 when no sum is wanted.
-        is_binding: whether a contributor's chunk, and the sum's, must be there.
+        needs_updates: whether a contributor's chunk must be there.
+        needs_sum: whether the sum's must be.
         aggregate: leaf digest of the stored sum's chunk, where its header names one.
     """
 
@@ -49,7 +50,8 @@ class ChunkTask:
     parameters: CodecParameters
     leaves: tuple[UpdateLeaf, ...]
     contributors: int
-    is_binding: bool
+    needs_updates: bool
+    needs_sum: bool
     aggregate: Digest | None
 
     @property
@@ -142,7 +144,7 @@ def _read(result: ChunkResult, read: ReadObject, leaf: UpdateLeaf) -> bytes | No
         data = verify_leaf(read(leaf.digest), leaf.digest)
         check_length(data, task.chunk_bytes, where=f"chunk {task.index}")
     except MissingObject as error:
-        if task.is_binding and leaf.standing is Standing.CONTRIBUTOR:
+        if task.needs_updates and leaf.standing is Standing.CONTRIBUTOR:
             result.fail(8, what, expected="stored", got=str(error), node=leaf.node)
         else:
             result.missing.append(leaf.node)
@@ -187,7 +189,7 @@ def _add(result: ChunkResult, workers: CodecWorkers, read: ReadObject, counted: 
     if not trouble:
         result.sum_digest = leaf_digest(total)
         result.bytes_added = task.contributors * task.chunk_bytes
-    elif task.is_binding or not result.missing:
+    elif task.needs_updates or not result.missing:
         result.fail(10, "sum", expected=f"the ciphertexts of {task.contributors} contributors", got=trouble)
 
 
@@ -196,7 +198,7 @@ def _read_aggregate(result: ChunkResult, read: ReadObject, leaf: Digest) -> None
     try:
         verify_leaf(read(leaf), leaf)
     except MissingObject as error:
-        if result.task.is_binding:
+        if result.task.needs_sum:
             result.fail(10, what, expected="stored", got=str(error))
     except DigestMismatch as error:
         result.fail(10, what, expected=f"leaf digest {spell(leaf)}", got=str(error))

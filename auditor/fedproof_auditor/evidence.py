@@ -29,6 +29,8 @@ class LedgerEvidence:
 
     Attributes:
         block: which all of it is about, however far the chain has grown meanwhile.
+        now: the Unix time of the chain's newest block, however old the audited one is: until then, whoever
+            keeps the store may have deleted updates.
         timestamps: of each block that holds an event.
         hash_at: returns the contract's history hash after a block.
         ask_contract_at: returns what asks, as of a block, whether the contract at a node's address takes a
@@ -39,6 +41,7 @@ class LedgerEvidence:
     chain_id: int
     contract: Address
     block: BlockRef
+    now: int
     code: bytes
     history_hash: Digest
     head_model: Digest
@@ -78,7 +81,8 @@ def fetch_evidence(
     code = fetch_code(endpoint, contract, at_block=at_block)
     verify_code(code)
     ledger = Ledger(endpoint, contract)
-    block = ledger.latest_block() if at_block is None else ledger.block(at_block)
+    newest = ledger.latest_block()
+    block = newest if at_block is None else ledger.block(at_block)
     try:
         events = tuple(ledger.events(from_block, block.number))
     except LedgerUnreachable:
@@ -97,6 +101,7 @@ def fetch_evidence(
         chain_id=ledger.chain_id,
         contract=contract,
         block=block,
+        now=newest.timestamp,
         code=code,
         history_hash=ledger.history_hash(at_block=block.number),
         head_model=_fetch_head_model(endpoint, contract, block.number),

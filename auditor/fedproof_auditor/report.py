@@ -163,6 +163,7 @@ def _round_document(report: Report, record: RoundRecord) -> Document:
         if sealed
         else {},
         "stored": None if stored is None else sorted(spell_node(node, names) for node in stored),
+        "deleted_after_days": report.audit.deleted.get(record.number),
         "model": spell(finalised.model_digest) if finalised else None,
         "attestations": len(record.attesters),
         "proposal": _statements_document(record.proposal, record.endorsers, names),
@@ -247,6 +248,9 @@ def _describe_round(report: Report, record: RoundRecord) -> Iterator[str]:
         for node, reason in record.sealed.excluded.items():
             why = spell_reason(reason, ExclusionReason)
             yield f"round {number}: {spell_node(node, names)} was excluded: {why}"
+    if days := report.audit.deleted.get(number):
+        kept = f"round {number}: updates deleted after {count(days, 'day')}, as the policy says"
+        yield kept + ": sum not recomputed" * bool(record.aggregate)
     yield from describe_objections(record, report.audit.verdicts.get(number), names)
 
 

@@ -57,6 +57,13 @@ class RoundEvidence:
     results: list[ChunkResult] = field(default_factory=list)
     complete: frozenset[Address] = frozenset()
 
+    @property
+    def is_deleted(self) -> bool:
+        """Whether a contributor's chunk is missing and need not be there any more."""
+        contributors = self.facts.record.contributors
+        is_gone = any(node in contributors for result in self.results for node in result.missing)
+        return is_gone and self.facts.has_expired
+
 
 def read_headers(facts: RoundFacts, store: HeaderStore, findings: Findings) -> RoundEvidence:
     """Return the headers that are stored of a round, collecting the failures of check 7.

@@ -39,7 +39,8 @@ def plan_tasks(
             parameters=policy.parameters,
             leaves=tuple(UpdateLeaf(each.node, each.standing, each.leaves[index]) for each in updates),
             contributors=len(contributors),
-            is_binding=facts.is_binding,
+            needs_updates=facts.is_binding and not facts.has_expired,
+            needs_sum=facts.is_binding,
             aggregate=Digest(sums[index]) if index < len(sums) else None,
         )
         for index in range(policy.chunks)

@@ -26,12 +26,18 @@ class HeaderStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RoundFacts:
-    """What the ledger and the policy say about one round: the measure of everything that is stored of it."""
+    """What the ledger and the policy say about one round: the measure of everything that is stored of it.
+
+    Attributes:
+        policy: the one that the round names, whatever was adopted later.
+        has_expired: whether it ended so long ago that its updates' chunks may have been deleted.
+    """
 
     chain_id: int
     contract: Address
     record: RoundRecord
     policy: AdoptedPolicy
+    has_expired: bool
 
     @property
     def is_binding(self) -> bool:

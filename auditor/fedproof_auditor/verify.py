@@ -23,7 +23,7 @@ from fedproof_auditor.checks import (
     verify_history,
     verify_seal,
 )
-from fedproof_auditor.chronicle import Chronicle
+from fedproof_auditor.chronicle import Chronicle, RoundRecord
 from fedproof_auditor.clips import verify_clips
 from fedproof_auditor.disputes import Ruling, Verdict, judge
 from fedproof_auditor.documents import AdoptedPolicy, PolicyStore, verify_documents
@@ -49,6 +49,8 @@ class Audit:
         examined: the rounds whose stored evidence was looked at, each with the nodes whose update is stored
             as a whole and sound.
         verdicts: on the disputes of the rounds that were looked at.
+        deleted: the rounds of which updates are missing and need not be there any more, and for how many days
+            they had to be.
         updates: how many updates with a sound header were looked at.
         chunks: how many of their chunks were read and are sound.
         sums: how many published sums were recomputed.
@@ -59,6 +61,7 @@ class Audit:
     findings: Findings = field(default_factory=Findings)
     examined: dict[int, frozenset[Address]] = field(default_factory=dict)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
+    deleted: dict[int, int] = field(default_factory=dict)
     updates: int = 0
     chunks: int = 0
     sums: int = 0
@@ -92,11 +95,14 @@ def verify(
        contract, round, node, epoch, policy, base model and example count. The base model's clips are the
        genesis model's, or may follow from those of the round that made it.
     8. Each chunk of a contributor is stored, hashes to its leaf, and has well-formed frames; no two frames of
-       all updates share a seed, so no update copies another's ciphertexts.
+       all updates share a seed, so no update copies another's ciphertexts. It need not be stored once the
+       retention is over that the policy of its round names.
     9. The sealed nodes are exactly those who committed; each exclusion has a reason that the store does not
        contradict; there are enough contributors. The leaves of a batch are stored, and each is signed by a
        node of the cohort; the seal counts each node once.
-    10. The sum recomputed from the stored ciphertexts has the published root, and is stored.
+    10. The sum recomputed from the stored ciphertexts has the published root, and is stored. Where updates
+        need not be stored and are not, the rest is checked: the sum's header, its chunks, and what can be
+        recomputed of them.
     11. Attestations agree, and those before the finalisation or with it reach the quorum; the finalised model
         is theirs. The leaves of a proposal are stored, and each is a signature under its model.
     12. The head model on chain is the last finalised one.
@@ -175,7 +181,8 @@ def _examine_selected(
                 lack = f"the policy document {spell(record.terms.digest)} is not there (check 3)"
                 audit.verdicts[record.number] = Verdict(Ruling.UNDECIDED, lack)
             continue
-        facts = RoundFacts(evidence.chain_id, evidence.contract, record, policy)
+        has_expired = _has_expired(record, policy, evidence)
+        facts = RoundFacts(evidence.chain_id, evidence.contract, record, policy, has_expired)
         read_statements(facts, store, evidence.ask_contract_at, audit.findings)
         rounds.append(read_headers(facts, store, audit.findings))
     clips = {each.facts.record.number: each.clips for each in rounds}
@@ -189,7 +196,18 @@ def _examine_selected(
         audit.examined[record.number] = each.complete
         if record.dispute:
             audit.verdicts[record.number] = judge(record.dispute, each, store, evidence.ask_contract_at)
+        if each.is_deleted:
+            audit.deleted[record.number] = each.facts.policy.document.evidence.retention_days
         audit.updates += len(each.updates)
         audit.chunks += sum(len(result.seeds) for result in each.results)
         audit.sums += bool(each.results) and all(result.sum_digest for result in each.results)
         audit.bytes_added += sum(result.bytes_added for result in each.results)
+
+
+def _has_expired(record: RoundRecord, policy: AdoptedPolicy, evidence: LedgerEvidence) -> bool:
+    """Return whether a round ended so long ago that its own policy lets its updates be deleted."""
+    end = record.finalised or record.failed
+    if end is None:
+        return False
+    ended_at = evidence.timestamps[end.block_number]
+    return policy.document.evidence.has_expired(ended_at=ended_at, now=evidence.now)

@@ -95,6 +95,14 @@ def new(
             rich_help_panel=ROUNDS,
         ),
     ] = False,
+    retention_days: Annotated[
+        int,
+        typer.Option(
+            help="The aggregator deletes single updates so many days after their round, and keeps the sums. "
+            "0: never.",
+            rich_help_panel=ROUNDS,
+        ),
+    ] = 0,
     epochs: Annotated[int, typer.Option(help="Epochs of local training.", rich_help_panel=TRAINING)] = 1,
     batch_size: Annotated[int, typer.Option(help="Examples in a batch.", rich_help_panel=TRAINING)] = 32,
     learning_rate: Annotated[float, typer.Option(help="Of plain SGD.", rich_help_panel=TRAINING)] = 0.05,
@@ -152,6 +160,7 @@ def new(
             "momentum": momentum,
             "weight_decay": weight_decay,
         },
+        "evidence": {"retention_days": retention_days},
     }
     parse_document(document, Policy, where="policy").codec_parameters()
     layout, genesis = describe_task(task, _read_settings(task_config, task_setting or []), seed=seed)
@@ -192,6 +201,7 @@ def _describe(policy: Policy) -> dict[str, object]:
         "clip_margin": policy.codec.clip_margin,
         "keep_one_in": policy.codec.keep_one_in,
         "error_feedback": policy.codec.error_feedback,
+        "retention_days": policy.evidence.retention_days,
         "values_per_slot": codec.values_per_slot,
         "values_per_update": length,
         "bytes_per_update": compute_update_bytes(codec, length),

@@ -13,7 +13,15 @@ from fedproof.keys.wrapping import WrappingKey, wrap, wrapped_keys_root, wrappin
 from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest, compute_header_root
 from fedproof.merkle import leaf_digest
 from fedproof.model import compute_model_digest, encode_clips
-from fedproof.policy import CodecPolicy, ModelPolicy, Policy, PrivacyPolicy, RoundPolicy, TrainingPlan
+from fedproof.policy import (
+    CodecPolicy,
+    EvidencePolicy,
+    ModelPolicy,
+    Policy,
+    PrivacyPolicy,
+    RoundPolicy,
+    TrainingPlan,
+)
 from vectors.form import Entry, Json, Kept, spell_floats, spell_hex
 
 LAYOUT_DIGEST: Final = Digest(b"\x1a" * 32)
@@ -55,6 +63,7 @@ EXTREME: Final = Policy(
     ),
     training=replace(POLICY.training, learning_rate=5e-324, momentum=0.0, weight_decay=0.0),
     privacy=PrivacyPolicy(round_cost=2**63 - 1, budget=2**63 - 1),
+    evidence=EvidencePolicy(retention_days=36_500),
 )
 UPDATE: Final = UpdateManifest(
     chain_id=2**64 - 1,
@@ -142,6 +151,7 @@ def build_policy() -> Entry:
                 (change({22: 1.0}), "a momentum of one"),
                 (change({23: -0.5}), "a weight decay below zero"),
                 (change({25: 2**63}), "a privacy budget of 2^63"),
+                (change({26: 36_501}), "updates kept for 36,501 days"),
             )
         ],
     }

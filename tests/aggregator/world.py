@@ -22,6 +22,7 @@ from fedproof_aggregator.intake import Intake
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
 from fedproof_aggregator.outlet import Outlet
+from fedproof_aggregator.retention import Retention
 from fedproof_aggregator.rounds import Parts
 from fedproof_aggregator.server import (
     DOWNLOAD_PATIENCE_S,
@@ -233,6 +234,9 @@ class World:
         self.key_relay = KeyRelay(view=self.view, store=self.store)
         self.summation = Summation(view=self.view, store=self.store, processes=self.config.codec_processes)
         logger = structlog.wrap_logger(None, processors=[self._keep_line])
+        self.retention = Retention(
+            ledger, view=self.view, store=self.store, shelf=self.shelf, finality="latest", logger=logger
+        )
         self.statements = Statements(ledger=ledger, view=self.view, journal=self.journal, store=self.store)
         parts = Parts(
             ledger,
@@ -243,6 +247,7 @@ class World:
             self.statements,
             self.key_relay,
             self.summation,
+            self.retention,
         )
         self.daemon = Daemon(self.config, self.policy, parts, logger=logger)
         self.intake = Intake(
@@ -255,7 +260,9 @@ class World:
         )
         self.service = AggregationService(
             view=self.view,
-            outlet=Outlet(view=self.view, store=self.store, statements=self.statements),
+            outlet=Outlet(
+                view=self.view, store=self.store, statements=self.statements, retention=self.retention
+            ),
             intake=self.intake,
             key_relay=self.key_relay,
             statements=self.statements,

@@ -28,7 +28,13 @@ def tasks(world: World) -> list[ChunkTask]:
         task
         for number in (1, 2)
         for task in read_headers(
-            RoundFacts(evidence.chain_id, evidence.contract, world.audit().chronicle.rounds[number], policy),
+            RoundFacts(
+                evidence.chain_id,
+                evidence.contract,
+                world.audit().chronicle.rounds[number],
+                policy,
+                has_expired=False,
+            ),
             store,
             Findings(),
         ).tasks

@@ -109,6 +109,7 @@ class RoundSchema(Strict):
     batched: list[str]
     excluded: dict[str, str]
     stored: list[str] | None
+    deleted_after_days: int | None
     model: Hash | None
     attestations: int
     proposal: ProposalSchema | None

@@ -43,7 +43,15 @@ from fedproof.ledger.events import (
 )
 from fedproof.manifest import AggregateManifest, Contribution, UpdateManifest
 from fedproof.model import compute_model_digest
-from fedproof.policy import CodecPolicy, ModelPolicy, Policy, PrivacyPolicy, RoundPolicy, TrainingPlan
+from fedproof.policy import (
+    CodecPolicy,
+    EvidencePolicy,
+    ModelPolicy,
+    Policy,
+    PrivacyPolicy,
+    RoundPolicy,
+    TrainingPlan,
+)
 from fedproof.store import ObjectStore
 
 E = TypeVar("E", bound=Event)
@@ -55,6 +63,7 @@ PARAMETERS = 140_000
 UPDATE_LENGTH = 70_000  # two chunks at 24 bits: one of 16 frames, one of 2
 WINDOW_S = 600
 ROUND_COST, PRIVACY_BUDGET = 3, 15  # enough for five rounds
+RETENTION_DAYS = 30  # not over for any round, unless a test says that it is later than it is
 
 
 def make_digest(label: object) -> Digest:
@@ -106,6 +115,7 @@ def make_policy() -> Policy:
         ),
         training=TrainingPlan(epochs=1, batch_size=8, learning_rate=0.1, momentum=0.0, weight_decay=0.0),
         privacy=PrivacyPolicy(round_cost=ROUND_COST, budget=PRIVACY_BUDGET),
+        evidence=EvidencePolicy(retention_days=RETENTION_DAYS),
     )
 
 

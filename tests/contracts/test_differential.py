@@ -12,7 +12,7 @@ from tests.contracts.histories import FUNCTIONS
 from tests.contracts.model import Model
 from tests.contracts.signing import ADMIN, NODES
 
-HISTORIES = 150
+HISTORIES = 80
 
 
 def play_all() -> Counter[str]:

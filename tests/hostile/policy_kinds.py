@@ -109,13 +109,13 @@ def _many_tensors(count: int) -> Iterator[bytes]:
 
 def _of_policies() -> Iterator[Kind]:
     raw = POLICY.canonical()
-    count = r"policy: expected 26 fields, the first 'fedproof\.policy\.v1', got "
+    count = r"policy: expected 27 fields, the first 'fedproof\.policy\.v1', got "
     rows = {
         "empty": ("no byte at all", b"", count + "0"),
         "trailing_byte": ("with one more byte", raw + b"\0", "policy: expected a length of 4 bytes"),
-        "trailing_field": ("with one more field", raw + encode_fields(0), count + "27"),
-        "field_missing": ("without its last field", raw[:-12], count + "25"),
-        "later_version": ("a version to come", spoil(raw, 0, "fedproof.policy.v2"), count + "26"),
+        "trailing_field": ("with one more field", raw + encode_fields(0), count + "28"),
+        "field_missing": ("without its last field", raw[:-12], count + "26"),
+        "later_version": ("a version to come", spoil(raw, 0, "fedproof.policy.v2"), count + "27"),
         "many_fields": ("1,024 empty fields", bytes(4096), "policy: expected at most 32 fields, got more"),
         "huge_tag": ("a tag of 4 MiB", spoil(raw, 0, bytes(MOST)), "expected at most 4096 bytes"),
         "name_empty": ("no name", spoil(raw, 1, ""), "name: expected "),
@@ -204,5 +204,10 @@ def _of_policies() -> Iterator[Kind]:
             "round_cost: expected less than",
         ),
         "budget_2_63": ("a budget beyond it", spoil(raw, 25, 2**63), "budget: expected less than"),
+        "retention_of_101_years": (
+            "updates kept for 36,501 days",
+            spoil(raw, 26, 36_501),
+            "retention_days: expected less than or equal to 36500, got 36501",
+        ),
     }
     yield from table("policy", Policy.parse, rows)

@@ -47,6 +47,35 @@ def test_a_node_that_was_away_catches_up(make_world: MakeWorld) -> None:
     assert not away.log.of("error")
 
 
+def test_a_node_that_was_away_for_too_long_brings_the_model(make_world: MakeWorld) -> None:
+    """Where the updates behind a sum are deleted, it decrypts nothing, and goes on with a copied model."""
+    world = make_world(nodes=3)
+    world.begin_epoch()
+    away = world.nodes.pop()
+    away.stop()
+    world.open_round(1)
+    world.settle()
+    world.seal(1, after_deadline=True)
+    world.aggregate(1)
+    world.settle()
+    model = world.finalise(1)
+    world.settle()
+    world.servicer.headers.clear()
+    away.settle()
+    assert away.journal.entry(1).stage is Stage.REFUSED
+    assert not away.log.of("verified")
+    world.nodes.append(away)
+    world.open_round(2)
+    away.settle()
+    assert f"does not have the base model {model.hex()}" in reason_of_skip(away, 2)
+    shutil.copy(world.nodes[0].models.path(model), away.models.path(model))
+    world.fail(2)
+    world.settle()
+    world.play_round(3)
+    assert len(world.history().rounds[3].contributors) == 3
+    assert not world.history().rounds[1].dispute
+
+
 def test_a_diverging_node_says_so_and_sits_out(make_world: MakeWorld) -> None:
     """When the others finalise another model, the node names both, looks once more, and sits out."""
     world = make_world(nodes=3)

@@ -33,13 +33,14 @@ const FIELDS = [
   ["training", "weight_decay", "float", 0, FINITE],
   ["privacy", "round_cost", "integer", 0n, 2n ** 63n - 1n],
   ["privacy", "budget", "integer", 0n, 2n ** 63n - 1n],
+  ["evidence", "retention_days", "integer", 0n, 36500n],
 ];
 
 const TYPES = FIELDS.map(([, , type]) => type);
 
 /** Return the policy: fields by section, integers as BigInt. */
 export function parsePolicy(raw) {
-  const policy = { model: {}, codec: {}, rounds: {}, training: {}, privacy: {} };
+  const policy = { model: {}, codec: {}, rounds: {}, training: {}, privacy: {}, evidence: {} };
   readDocument(raw, "fedproof.policy.v1", TYPES).forEach((value, i) => {
     const [section, name, type, lowest, highest] = FIELDS[i];
     if (type === "bytes") refuseUnless(value.length === 32, `${name} is not 32 bytes`);

@@ -1,0 +1,164 @@
+"""Deleting updates that have been kept for as long as the policies of their rounds say.
+
+Whose a chunk is stands in the headers of the store: of each one, the manifest names its round. So excluded
+updates, those that nobody sealed, and those whose commitment the chain has dropped go with the others.
+
+If a node is malicious, then at most what it names in a header of its own is kept for longer.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Final
+
+from structlog.typing import FilteringBoundLogger
+
+from fedproof.digests import Digest
+from fedproof.errors import MalformedMessage, PeerError
+from fedproof.ledger.client import Ledger
+from fedproof.ledger.finality import Finality
+from fedproof.ledger.rounds import RoundRecord
+from fedproof.manifest import UpdateManifest
+from fedproof.policy import EvidencePolicy
+from fedproof.store import ObjectStore
+from fedproof_aggregator.terms import TermsShelf
+from fedproof_aggregator.view import LedgerView
+
+# Policies count in days.
+_LOOK_S: Final = 3600.0
+
+
+class Retention:
+    """Deletes the chunks of updates; headers, sums, keys and statements stay. One thread drives it.
+
+    Nothing is remembered on the disk: after a crash in the middle, or where somebody has put deleted chunks
+    back from a copy, the next process finds what is left.
+
+    Attributes:
+        expired: the rounds whose updates are kept no longer, and for how many days they had to be; for all
+            threads.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        view: LedgerView,
+        store: ObjectStore,
+        shelf: TermsShelf,
+        finality: Finality,
+        logger: FilteringBoundLogger,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin with nothing that is known to be deleted.
+
+        Args:
+            ledger: tells the time of blocks.
+            view: knows the rounds.
+            store: what is deleted from.
+            shelf: has the rounds' policies.
+            finality: which blocks count.
+            logger: hears what was deleted.
+            monotonic: by which the pauses between two looks are kept.
+        """
+        self.expired: Mapping[int, int] = {}
+        self._ledger = ledger
+        self._view = view
+        self._store = store
+        self._shelf = shelf
+        self._finality = finality
+        self._logger = logger
+        self._monotonic = monotonic
+        self._done: frozenset[int] = frozenset()
+        self._next_look_at = monotonic()
+
+    def tend(self) -> None:
+        """Delete what has expired, once an hour and not in between.
+
+        Raises:
+            LedgerError: the endpoint does not answer.
+            OSError: a chunk cannot be deleted.
+        """
+        if self._monotonic() >= self._next_look_at:
+            # First, so that a disk which cannot be written to stops no round.
+            self._next_look_at = self._monotonic() + _LOOK_S
+            self.delete_expired()
+
+    def delete_expired(self) -> None:
+        """Delete the updates of each round that ended long enough ago, by the time of the newest block.
+
+        1. Of what the headers of these updates name, what is in the store.
+        2. But nothing that another header names: a sum's, or that of a younger round's update. These are
+           listed after 1, and a header is stored before its update's chunks, so none is overlooked that comes
+           meanwhile.
+
+        Raises:
+            LedgerError: the endpoint does not answer.
+            OSError: a header cannot be read, or a chunk cannot be deleted.
+        """
+        now = self._ledger.final_block(self._finality).timestamp
+        self.expired = self._find_expired(now)
+        fresh = self.expired.keys() - self._done
+        if not fresh:
+            return
+        doomed: dict[Digest, int] = {}
+        for number, digests in self._read_headers():  # 1
+            if number in fresh:
+                doomed |= dict.fromkeys(filter(self._store.has, digests), number)
+        for number, digests in self._read_headers():  # 2
+            if number not in self.expired:
+                for digest in digests:
+                    doomed.pop(digest, None)
+        # A crash in here leaves chunks that the next process deletes.
+        freed = sum(map(self._store.delete, doomed))
+        self._done = frozenset(self.expired)
+        if doomed:
+            rounds = len(set(doomed.values()))
+            self._logger.info("updates_deleted", rounds=rounds, chunks=len(doomed), bytes=freed)
+
+    def _find_expired(self, now: int) -> dict[int, int]:
+        """Return the expired rounds, and for how many days each one's own policy has kept its updates."""
+        found: dict[int, int] = {}
+        for _, group in groupby(self._view.ended_rounds(), lambda record: record.policy_version):
+            records = list(group)
+            try:
+                evidence = self._shelf.find(self._view.round_policy(records[0]).digest).policy.evidence
+            except PeerError:
+                continue  # without its document, nobody knows for how long
+            if evidence.retention_days:
+                count = self._count_expired(records, evidence, now)
+                found |= dict.fromkeys((record.number for record in records[:count]), evidence.retention_days)
+        return found
+
+    def _count_expired(self, records: Sequence[RoundRecord], evidence: EvidencePolicy, now: int) -> int:
+        """Return how many rounds of one policy have expired: the first ones, as they ended in turn."""
+
+        def is_kept(record: RoundRecord) -> bool:
+            if record.ended_block is None:
+                return True
+            ended_at = self._ledger.block(record.ended_block).timestamp
+            return not evidence.has_expired(ended_at=ended_at, now=now)
+
+        return bisect_left(records, True, key=is_kept)  # so that few blocks are asked for
+
+    def _read_headers(self) -> Iterator[tuple[int, list[Digest]]]:
+        """Yield, for each stored header, the round of its update, 0 for a sum's, and its chunks' digests."""
+        for root in self._store.list_roots():
+            try:
+                header = self._store.get_header(root)
+            except PeerError:
+                continue  # of what a rotten one names, nothing can be found any more
+            digests = [Digest(raw) for raw in header.chunk_digests]
+            yield self._find_round(header.manifest), digests
+
+    def _find_round(self, raw_manifest: bytes) -> int:
+        try:
+            manifest = UpdateManifest.parse(raw_manifest)
+        except MalformedMessage:
+            return 0
+        # A predecessor's updates may lie in the same store; its rounds are not ours.
+        ours = (self._view.chain_id, self._view.contract)
+        return manifest.round if (manifest.chain_id, manifest.contract) == ours else 0
