@@ -3,7 +3,7 @@ pragma solidity 0.8.30;
 
 import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
 import {InclusionProof} from "./InclusionProof.sol";
 import {IFederation} from "./interfaces/IFederation.sol";
 
@@ -37,6 +37,9 @@ contract Federation is IFederation, AccessControl {
     uint8 private constant REASON_DISPUTE = 6;
     /// @dev Added to the reason of a node that committed by transaction and in the batch, too.
     uint8 private constant LEAF_TOO = 128;
+    /// @dev What a node's contract may spend on a signature: enough for P-256 in Solidity, and no more of the
+    /// caller's, whatever it does.
+    uint256 private constant SIGNATURE_GAS = 500_000;
 
     /// @dev What a seal's list says.
     /// @param committed How many nodes of it committed by transaction.
@@ -333,6 +336,7 @@ contract Federation is IFederation, AccessControl {
         if (!hasRole(AGGREGATOR_ROLE, msg.sender)) {
             _requireOverdue(current);
             if (tally.excluded != 0) revert ExclusionNotAllowed(number, msg.sender);
+            if (current.batched != 0) revert AlreadyAnchored(number);
         } else if (contributors != current.cohort && block.timestamp <= current.deadline) {
             revert DeadlineNotReached(number, current.deadline, uint40(block.timestamp));
         }
@@ -532,7 +536,16 @@ contract Federation is IFederation, AccessControl {
         // slither-disable-next-line unused-return (the third value only explains the second)
         (address recovered, ECDSA.RecoverError failure,) = ECDSA.tryRecoverCalldata(digest, signature);
         if (failure == ECDSA.RecoverError.NoError && recovered == node) return true;
-        return SignatureChecker.isValidERC1271SignatureNowCalldata(node, digest, signature);
+        bytes memory question = abi.encodeCall(IERC1271.isValidSignature, (digest, signature));
+        bool isAnswered;
+        bytes32 answer;
+        // Of what it returns one word is read, however much there is.
+        assembly ("memory-safe") {
+            isAnswered := staticcall(SIGNATURE_GAS, node, add(question, 0x20), mload(question), 0, 0x20)
+            isAnswered := and(isAnswered, gt(returndatasize(), 0x1f))
+            answer := mload(0)
+        }
+        return isAnswered && answer == bytes32(IERC1271.isValidSignature.selector);
     }
 
     /// @inheritdoc IFederation

@@ -202,6 +202,7 @@ interface IFederation {
     /// overdue window.
     error DeadlineNotReached(uint24 round, uint40 deadline, uint40 time);
     error AlreadyCommitted(uint24 round, address node);
+    /// @notice Of a second batch; and of a seal by anyone but the aggregator, which alone knows whose the leaves are.
     error AlreadyAnchored(uint24 round);
     error AlreadyAttested(uint24 round, address node);
     error BatchingNotAllowed(uint24 round);
@@ -341,7 +342,8 @@ interface IFederation {
     /// @notice The EIP-712 digest of `Attestation(uint24 round,address node,bytes32 modelDigest)`.
     function hashAttestation(uint24 round, address node, bytes32 modelDigest) external view returns (bytes32);
 
-    /// @notice Whether a node signed a digest: with its own key, or (EIP-1271) as a contract that says so.
+    /// @notice Whether a node signed a digest: with its own key, or (EIP-1271) as a contract that says so with at
+    /// most 500,000 gas.
     function isSignedBy(address node, bytes32 digest, bytes calldata signature) external view returns (bool);
 
     /// @notice Whether a leaf stands at an index of an RFC 6962 tree (RFC 9162, section 2.1.3.2).

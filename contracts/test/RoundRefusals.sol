@@ -96,7 +96,8 @@ abstract contract RoundRefusals is Refusals {
         );
     }
 
-    /// @notice A seal by somebody else that excludes nodes, or one that counts doubled nodes twice.
+    /// @notice A seal by somebody else that excludes nodes or speaks for a batch, or one that counts doubled nodes
+    /// twice.
     function refuseBadReasons() internal counted("refuseBadReasons") {
         vm.assume(isAt(IFederation.Phase.Open));
         (address[] memory listed, bytes memory reasons, uint256 counted_) = listContributors(draw(2) == 0);
@@ -110,12 +111,12 @@ abstract contract RoundRefusals is Refusals {
             bytes memory call = abi.encodeCall(IFederation.seal, (round.number, listed, new bytes(listed.length)));
             return refuse(aggregator, call, IFederation.CountOutOfRange.selector);
         }
-        vm.assume(doesExclude && counted_ >= round.minContributors);
+        vm.assume((doesExclude || round.batched != 0) && counted_ >= round.minContributors);
         sleepPast(overdue());
         refuse(
             outsider,
             abi.encodeCall(IFederation.seal, (round.number, listed, reasons)),
-            IFederation.ExclusionNotAllowed.selector
+            doesExclude ? IFederation.ExclusionNotAllowed.selector : IFederation.AlreadyAnchored.selector
         );
     }
 

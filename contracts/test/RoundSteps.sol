@@ -104,7 +104,7 @@ abstract contract RoundSteps is MembershipSteps {
     }
 
     function sealByAnyone() internal counted("sealByAnyone") {
-        vm.assume(isAt(IFederation.Phase.Open));
+        vm.assume(isAt(IFederation.Phase.Open) && round.batched == 0);
         (address[] memory listed, bytes memory reasons, uint256 counted) = listContributors(false);
         vm.assume(counted >= round.minContributors);
         sleepPast(overdue());

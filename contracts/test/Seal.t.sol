@@ -183,15 +183,6 @@ contract SealTest is FederationTest {
         seal(list(0, 2), mark(2, 0, LEAF_TOO));
     }
 
-    /// @notice Nor does it where nobody is excluded, so that others may seal a round with doubled nodes.
-    function test_seal_takes_doubled_nodes_from_anyone_once_overdue() public {
-        anchor(2);
-        commitFirst(2);
-        vm.warp(federation.currentRound().deadline + AGGREGATE_WINDOW + 1);
-        vm.prank(stranger);
-        federation.seal(1, list(0, 2), mark(2, 0, LEAF_TOO, 1, LEAF_TOO));
-    }
-
     /// @notice As many leaves can be doubled as the batch has, and no more; without a batch, none.
     function test_seal_refuses_more_doubled_nodes_than_leaves() public {
         commitFirst(5);
@@ -244,14 +235,24 @@ contract SealTest is FederationTest {
 
     /// @notice Only the aggregator excludes, also then.
     function test_seal_refuses_exclusions_by_others() public {
-        anchor(2);
         commitFirst(3);
         vm.warp(federation.currentRound().deadline + AGGREGATE_WINDOW + 1);
         bytes memory reason = abi.encodeWithSelector(IFederation.ExclusionNotAllowed.selector, 1, stranger);
         assertRefused(stranger, abi.encodeCall(IFederation.seal, (1, list(0, 3), mark(3, 0, MISSING))), reason);
-        assertRefused(stranger, abi.encodeCall(IFederation.seal, (1, list(0, 3), mark(3, 0, 0x81))), reason);
         vm.prank(stranger);
         federation.seal(1, list(0, 3), new bytes(3));
+    }
+
+    /// @notice Only the aggregator says whose the leaves of its batch are, also then.
+    function test_seal_refuses_batches_by_others() public {
+        anchor(1);
+        commitFirst(3);
+        vm.warp(federation.currentRound().deadline + AGGREGATE_WINDOW + 1);
+        bytes memory reason = abi.encodeWithSelector(IFederation.AlreadyAnchored.selector, 1);
+        assertRefused(stranger, abi.encodeCall(IFederation.seal, (1, list(0, 3), new bytes(3))), reason);
+        assertRefused(stranger, abi.encodeCall(IFederation.seal, (1, list(0, 3), mark(3, 0, LEAF_TOO))), reason);
+        vm.prank(stranger);
+        federation.fail(1, 2);
     }
 
     /// @notice A seal names its round.

@@ -160,6 +160,26 @@ contract SignaturesTest is FederationTest {
         federation.finalise(round, MODEL, signers, signatures);
     }
 
+    /// @notice A contract may think for 450,000 gas, and costs whoever asks 500,000 whatever it does.
+    function test_finalise_gives_a_contract_so_much_gas() public {
+        (address[] memory signers, bytes[] memory signatures) = reachAggregatedWithWallet();
+        wallet.accept(federation.hashAttestation(round, address(wallet), MODEL), "yes");
+        wallet.burn(type(uint256).max);
+        bytes memory reason = abi.encodeWithSelector(IFederation.InvalidSignature.selector, round, address(wallet));
+        uint256 before = gasleft();
+        assertFinalisationRefused(signers, signatures, reason);
+        assertLt(before - gasleft(), 700_000);
+        wallet.burn(450_000);
+        federation.finalise(round, MODEL, signers, signatures);
+    }
+
+    /// @notice Of a long answer the first word counts.
+    function test_finalise_reads_one_word_of_a_contract() public {
+        (address[] memory signers, bytes[] memory signatures) = reachAggregatedWithWallet();
+        wallet.answerWith(abi.encodePacked(bytes32(IERC1271.isValidSignature.selector), new bytes(4096)));
+        federation.finalise(round, MODEL, signers, signatures);
+    }
+
     /// @notice A contract that refuses, reverts or answers otherwise than EIP-1271 has not signed.
     function test_finalise_refuses_other_answers_of_a_contract() public {
         (address[] memory signers, bytes[] memory signatures) = reachAggregatedWithWallet();

@@ -7,6 +7,7 @@ import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
 contract Wallet is IERC1271 {
     bytes private answer;
     bool private doesRevert;
+    uint256 private burnt;
 
     /// @dev What EIP-1271 wants of a wallet that takes one signature and no other.
     bytes32 private accepted;
@@ -24,7 +25,15 @@ contract Wallet is IERC1271 {
         (answer, doesRevert) = (answer_, true);
     }
 
+    /// @dev Spends so much gas, or all that there is, before it answers.
+    function burn(uint256 gas_) external {
+        burnt = gas_;
+    }
+
     function isValidSignature(bytes32 digest, bytes calldata signature) external view returns (bytes4) {
+        uint256 start = gasleft();
+        uint256 wanted = burnt;
+        while (wanted != 0 && start - gasleft() < wanted) {}
         bytes memory given = answer;
         if (doesRevert) {
             assembly ("memory-safe") {

@@ -297,6 +297,7 @@ class Model:
             self._require_after(this.overdue)
             excludes = any(reason % LEAF_TOO for reason in reasons)
             require(not excludes, "ExclusionNotAllowed", number, self.sender)
+            require(not this.batched, "AlreadyAnchored", number)
         elif count != this.cohort:
             self._require_after(this.deadline)
         this.phase, this.deadline = Phase.SEALED, self.now + this.terms.aggregate_window

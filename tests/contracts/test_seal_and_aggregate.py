@@ -96,12 +96,20 @@ def test_leaves_of_the_batch_count_unless_they_are_named(anchored: Pair) -> None
 
 
 def test_who_committed_both_ways_counts_once(anchored: Pair) -> None:
-    """The transaction counts and the leaf does not, as also an outsider has to say who seals."""
+    """The transaction counts and the leaf does not."""
     nodes = commit(anchored, 3)
     with refuses("CountOutOfRange", 6, 0, 5):
         anchored.act(AGGREGATOR, "seal", 1, nodes, bytes(3), at=LATE)
-    (event,) = anchored.act(OUTSIDER, "seal", 1, nodes, bytes([LEAF_TOO, 0, 0]), at=OVERDUE + 1)
+    (event,) = anchored.act(AGGREGATOR, "seal", 1, nodes, bytes([LEAF_TOO, 0, 0]), at=LATE)
     assert (event.contributors, event.excluded) == (nodes, {})
+
+
+def test_nobody_else_speaks_for_a_batch(anchored: Pair) -> None:
+    """Whose its leaves are an outsider could say as he likes, so all that he can do is to fail the round."""
+    nodes = commit(anchored, 3)
+    with refuses("AlreadyAnchored", 1):
+        anchored.act(OUTSIDER, "seal", 1, nodes, bytes([LEAF_TOO, 0, 0]), at=OVERDUE + 1)
+    anchored.act(OUTSIDER, "fail", 1, 2, at=OVERDUE + 1)
 
 
 def test_no_more_leaves_are_excluded_than_the_batch_has(anchored: Pair) -> None:
