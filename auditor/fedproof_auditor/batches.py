@@ -116,7 +116,7 @@ class _Reader:
     ) -> tuple[Leaf, ...]:
         """Return the leaves under an event's root, and keep what is wrong with one.
 
-        None, and a failure, if others are stored under it; none if nothing is, a failure where it has to be.
+        None, and a failure, if others are stored under it or nothing is: the aggregator keeps them.
         """
         check, what = (9, "batch") if isinstance(event, CommitmentsAnchored) else (11, "proposal")
         leaves: tuple[Leaf, ...] = ()
@@ -125,8 +125,6 @@ class _Reader:
             verify(leaves)
             return leaves
         except MissingObject as error:
-            if not self.facts.is_binding:
-                return ()
             failure = self._fail(check, what, expected="stored leaves", got=error)
         except (MalformedMessage, DigestMismatch) as error:
             leaves = ()

@@ -24,11 +24,16 @@ ReadObject = Callable[[Digest], bytes]
 
 @dataclass(frozen=True, slots=True)
 class UpdateLeaf:
-    """One update's chunk of the index in question, by its proven leaf digest."""
+    """One update's chunk of the index in question, by its proven leaf digest.
+
+    Attributes:
+        is_batched: whether the update was uploaded before the ledger had anything of it.
+    """
 
     node: Address
     standing: Standing
     digest: Digest
+    is_batched: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

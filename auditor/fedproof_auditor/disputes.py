@@ -1,7 +1,6 @@
 """Whether a node that disputed a round was right, as far as anybody can tell from ledger and store.
 
-A verdict decides no check: what it upholds fails check 9, 10 or 11 by itself, as what is stored of a failed
-round must hold. Leaves that are gone do not, since nobody had to keep them.
+A verdict decides no check: what it upholds fails check 9, 10 or 11 by itself, disputed or not.
 """
 
 from __future__ import annotations

@@ -37,7 +37,10 @@ def plan_tasks(
             index=index,
             length=policy.document.update_length,
             parameters=policy.parameters,
-            leaves=tuple(UpdateLeaf(each.node, each.standing, each.leaves[index]) for each in updates),
+            leaves=tuple(
+                UpdateLeaf(each.node, each.standing, each.leaves[index], each.node in record.batched)
+                for each in updates
+            ),
             contributors=len(contributors),
             needs_updates=facts.is_binding and not facts.has_expired,
             needs_sum=facts.is_binding,
@@ -126,39 +129,46 @@ class SeedRegister:
     """
 
     copied: dict[int, set[Address]] = field(default_factory=dict)
-    _seen: dict[bytes, tuple[int, Address, int]] = field(default_factory=dict)
+    _seen: dict[bytes, tuple[int, UpdateLeaf, int]] = field(default_factory=dict)
 
     def take(self, result: ChunkResult) -> list[Failure]:
         """Return the copies in one result. Results come by round, as updates were committed.
 
-        A copied frame stays known as that of the update that came first.
+        A copied frame stays known as that of the update that came first. Which one did, nobody can tell
+        within a round where one was batched: it was uploaded before the ledger had anything of it.
         """
         failures = []
         task = result.task
         for leaf in sorted(task.leaves, key=lambda each: each.standing is Standing.EXCLUDED):
             copy_of = None
             for seed in result.seeds.get(leaf.node, ()):
-                place = self._seen.setdefault(seed, (task.round, leaf.node, task.index))
+                place = self._seen.setdefault(seed, (task.round, leaf, task.index))
                 # The very same frame counts once; a node that repeats its own is caught below.
-                if place != (task.round, leaf.node, task.index):
+                if place != (task.round, leaf, task.index):
                     copy_of = place
             own = result.seeds.get(leaf.node, ())
             if len(set(own)) != len(own):
-                copy_of = (task.round, leaf.node, task.index)
+                copy_of = (task.round, leaf, task.index)
             if copy_of is None:
                 continue
             if leaf.standing is Standing.EXCLUDED:
                 self.copied.setdefault(task.round, set()).add(leaf.node)
                 continue
-            number, node, index = copy_of
+            number, first, index = copy_of
+            got = f"one of round {number}, {spell(first.node)}, chunk {index}"
+            is_unclear = (
+                number == task.round and first.node != leaf.node and (first.is_batched or leaf.is_batched)
+            )
+            if is_unclear:
+                got = f"the same of {spell(leaf.node)} and {spell(first.node)}, of which one was batched"
             failures.append(
                 Failure(
                     check=8,
                     field="seeds of the frames",
                     expected="seeds that no other frame has",
-                    got=f"one of round {number}, {spell(node)}, chunk {index}",
+                    got=got,
                     round=task.round,
-                    node=leaf.node,
+                    node=None if is_unclear else leaf.node,
                     chunk=task.index,
                 )
             )

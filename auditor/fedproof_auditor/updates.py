@@ -41,8 +41,14 @@ class RoundFacts:
 
     @property
     def is_binding(self) -> bool:
-        """Whether the round's evidence must be there: it is sealed and was not given up."""
-        return self.record.sealed is not None and self.record.phase is not Phase.FAILED
+        """Whether the round's evidence must be there.
+
+        It must once the sum is published, also if the round failed: else a wrong sum could be published, its
+        round failed, and the proof lost. Before, only while the round has not failed.
+        """
+        record = self.record
+        is_given_up = record.phase is Phase.FAILED and record.aggregate is None
+        return record.sealed is not None and not is_given_up
 
 
 class Standing(Enum):

@@ -107,8 +107,8 @@ def verify(
         is theirs. The leaves of a proposal are stored, and each is a signature under its model.
     12. The head model on chain is the last finalised one.
 
-    Evidence of a round that failed, or is not sealed yet, need not be complete; what there is must hold. So a
-    dispute that is upheld has failed one of these checks, unless it is of leaves that are gone.
+    Updates of a round that is not sealed yet, or failed before its sum was published, need not be there; what
+    is must hold. So a dispute that is upheld has failed one of these checks.
     Checks that rest on the ledger alone are always made for all rounds.
 
     Args:

@@ -138,7 +138,7 @@ def test_what_a_sum_is_of_must_be_stored(disputed: World, copy: Path) -> None:
         audit = audit_round(disputed, 1, copy)
         assert audit.verdicts[1].ruling is UNDECIDED
         assert audit.verdicts[1].reason.startswith(f"the store holds {lack}")
-        assert audit.findings.failures == []  # nobody had to keep the evidence of a failed round
+        assert audit.findings.failures != []  # a published sum has to stay provable, also of a failed round
 
 
 def test_an_altered_chunk_is_none(disputed: World, copy: Path) -> None:
@@ -216,7 +216,7 @@ def test_leaves_that_are_there_may_have_been_withheld(
     root = disputed.find(kind, round=number).root
     lack = f"it holds no leaves under the {what}'s root 0x{root.hex()}"
     assert audit.verdicts[number] == Verdict(UPHELD, f"as far as the store shows: {lack}")
-    assert audit.findings.failures == []
+    assert checks_of(audit) >= {9 if kind is CommitmentsAnchored else 11}
     assert judge(disputed, number, copy, index=1).ruling is UNDECIDED
 
 
