@@ -243,6 +243,7 @@ class ChainConfig(Section):
         outbox: the file of what this account sends; below the daemon's `state_dir` by default.
         replace_after_s: how long a transaction may stay unmined before its fees are raised.
         max_fee_gwei: most that a unit of gas may cost, base fee and tip together.
+        max_tip_gwei: most of it that may be the tip.
     """
 
     rpc_url: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -257,6 +258,7 @@ class ChainConfig(Section):
     outbox: Path | None = None
     replace_after_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     max_fee_gwei: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 500.0
+    max_tip_gwei: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 50.0
 
     @model_validator(mode="after")
     def _name_one_contract(self) -> ChainConfig:

@@ -46,7 +46,7 @@ def test_role_imports_no_other_role(role: str) -> None:
     ("libraries", "allowed"),
     [
         ({"torch", "sklearn"}, MAY_LOAD_TORCH),
-        ({"grpc", "grpc_health", "grpc_reflection"}, MAY_SPEAK_GRPC),
+        ({"grpc", "grpc_health"}, MAY_SPEAK_GRPC),
     ],
 )
 def test_heavy_library_stays_where_it_belongs(libraries: set[str], allowed: tuple[str, ...]) -> None:

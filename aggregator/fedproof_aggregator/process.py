@@ -23,7 +23,7 @@ from fedproof.ledger.events import AGGREGATOR_ROLE
 from fedproof.memory import share_one_heap
 from fedproof.policy import Policy
 from fedproof.store import ObjectStore
-from fedproof_aggregator.allowance import CALL_BURST, CALLS_PER_S, Pace
+from fedproof_aggregator.allowance import Allowance
 from fedproof_aggregator.config import AggregatorConfig
 from fedproof_aggregator.daemon import Daemon
 from fedproof_aggregator.intake import Intake
@@ -36,7 +36,7 @@ from fedproof_aggregator.server import (
     DOWNLOAD_PATIENCE_S,
     STREAMS_AT_WORK,
     UPLOAD_PATIENCE_S,
-    compute_stream_limit,
+    compute_threads,
     start_server,
 )
 from fedproof_aggregator.service import AggregationService
@@ -106,19 +106,18 @@ def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: Fil
         statements=parts.statements,
         uploads=Turnstile(STREAMS_AT_WORK, patience_s=UPLOAD_PATIENCE_S),
         downloads=Turnstile(STREAMS_AT_WORK, patience_s=DOWNLOAD_PATIENCE_S),
-        pace=Pace(per_s=CALLS_PER_S, burst=CALL_BURST),
         policy_digest=policy.digest,
         logger=logger,
         on_progress=daemon.wake,
     )
     with stopping_on_signals(daemon):
-        limit = compute_stream_limit(policy.codec.max_contributors)
-        server = start_server(service, config.listen, tls=config.tls, max_streams=limit)
+        threads = compute_threads(policy.codec.max_contributors)
+        server = start_server(service, config.listen, tls=config.tls, threads=threads, allowance=Allowance())
         logger.info("serving", address=server.address)
         try:
             daemon.run()
         finally:
-            server.stop(config.shutdown_grace_s, await_idle=service.await_idle)
+            server.stop(config.shutdown_grace_s)
             logger.info("stopped")
 
 

@@ -7,7 +7,9 @@ the journal, and each transaction is one that the contract takes once.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
+from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -31,10 +33,16 @@ from fedproof_aggregator.steps import (
     choose_finalise,
     choose_seal,
     collect_models,
+    find_favourite,
 )
 from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import Terms, TermsShelf
 from fedproof_aggregator.view import LedgerView
+
+# What a finalisation is refused with for its signatures: the contract says so, or nothing at all.
+_SIGNATURE_REFUSALS: Final = ("InvalidSignature", "Revert", "Panic")
+# Each may have been mined, and paid for.
+_MOST_REFUSALS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,7 @@ class Rounds:
         self._logger = logger
         self._since: dict[str, float] = {}
         self._unusable: set[tuple[int, Address]] = set()
+        self._refusals: Counter[int] = Counter()
         current = parts.view.current_round()
         self._reported = current.number if current is not None and current.phase.is_over else 0
 
@@ -178,7 +187,8 @@ class Rounds:
             for node, each in statements.find_attestations(record).items()
             if (record.number, node) not in self._unusable
         }
-        has_quorum = len(collect_models(record, signed)) >= policy.attestation_quorum
+        _, count = find_favourite(collect_models(record, signed))
+        has_quorum = count >= policy.attestation_quorum
         quorum_s = self._seconds_since(f"quorum {record.number}") if has_quorum else 0.0
         step = choose_finalise(
             record,
@@ -188,6 +198,12 @@ class Rounds:
             is_grace_over=quorum_s >= self._config.attest_grace_s,
             most_signatures=self._config.most_signatures,
         )
+        if isinstance(step, Propose | Finalise):
+            others = {
+                checksum_address(node): it.hex() for node, (it, _) in signed.items() if it != step.model
+            }
+            if others:  # the journal keeps their signatures
+                self._logger.warning("attestations_differ", round=record.number, nodes=others)
         match step:
             case Propose(model, attestations):
                 root, count = statements.prepare_proposal(attestations)
@@ -202,14 +218,11 @@ class Rounds:
                 try:
                     receipt = self._parts.ledger.finalise(record.number, model, signatures)
                 except Reverted as error:
-                    if error.name == "InvalidSignature":
-                        # A node's contract has changed its mind (EIP-1271): the others go on without it.
-                        self._unusable.add((record.number, Address(bytes(error.arguments["node"]))))  # type: ignore[call-overload]
-                        self._logger.warning("signature_unusable", round=record.number, message=str(error))
-                        return True
-                    if error.name != "DeadlineNotReached":
-                        raise
-                    return False  # as for the seal
+                    if error.name == "DeadlineNotReached":
+                        return False  # as for the seal
+                    if error.name not in _SIGNATURE_REFUSALS:
+                        raise  # the ledger has gone on
+                    return self._leave_out(record, step, error)
                 count = len(signatures) + len(record.attestations)
                 if record.proposal is not None:
                     count = record.proposal.count
@@ -219,6 +232,30 @@ class Rounds:
                 return self._fail(record, step)
             case _:
                 return False
+
+    def _leave_out(self, record: RoundRecord, step: Finalise, error: Reverted) -> bool:
+        """Go on without signatures that the contract does not take, a bounded number of times.
+
+        A node that is a contract (EIP-1271) may have changed its mind. It may also say yes when it is asked,
+        and no when the transaction is mined and paid for: then nobody can tell which one it was.
+        """
+        self._refusals[record.number] += 1
+        refusals = self._refusals[record.number]
+        if refusals == _MOST_REFUSALS:
+            message = f"expected the contract to take the result, it refused {refusals} times: {error}"
+            return self._fail(record, Fail(FailureReason.ABANDONED, message))
+        if error.name == "InvalidSignature" and refusals == 1:
+            nodes = {Address(bytes(error.arguments["node"]))}  # type: ignore[call-overload]
+        else:
+            nodes = self._parts.statements.find_contracts(record, step.model, step.attestations)
+        self._unusable.update((record.number, node) for node in nodes)
+        self._logger.warning(
+            "signatures_left_out",
+            round=record.number,
+            nodes=[checksum_address(node) for node in sorted(nodes)],
+            message=str(error),
+        )
+        return True
 
     def _fail(self, record: RoundRecord, step: Fail) -> bool:
         receipt = self._parts.ledger.fail(record.number, step.reason)

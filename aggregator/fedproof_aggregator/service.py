@@ -1,7 +1,7 @@
 """The gRPC service: one method for each call of the proto, and errors as status codes.
 
-Who calls does not matter: each thing that comes is checked against the ledger. The client's certificate only
-bounds how many calls one party can make, and how many it can have under way.
+Who calls does not matter: each thing that comes is checked against the ledger. How much one party may ask
+for has been seen to before (`fedproof_aggregator.allowance`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from hashlib import sha256
 
 import grpc
 from structlog.typing import FilteringBoundLogger
@@ -25,7 +24,6 @@ from fedproof.errors import (
 )
 from fedproof.wire import aggregation_pb2 as wire
 from fedproof.wire.aggregation_pb2_grpc import AggregationServicer
-from fedproof_aggregator.allowance import HEAVY, Pace, Slots
 from fedproof_aggregator.intake import Incoming, Intake
 from fedproof_aggregator.keyrelay import KeyRelay
 from fedproof_aggregator.outlet import Outlet
@@ -33,10 +31,6 @@ from fedproof_aggregator.refusal import Refused, malformed
 from fedproof_aggregator.statements import Statements
 from fedproof_aggregator.turnstile import Turnstile
 from fedproof_aggregator.view import LedgerView
-
-STREAMS_PER_CLIENT = 8
-# A node makes one in its loop and one in its watchtower. Each has a thread while the chain is asked for it.
-REQUESTS_PER_CLIENT = 4
 
 
 class _Interrupted(PeerError):
@@ -56,7 +50,6 @@ class AggregationService(AggregationServicer):
         statements: Statements,
         uploads: Turnstile,
         downloads: Turnstile,
-        pace: Pace,
         policy_digest: Digest,
         logger: FilteringBoundLogger,
         on_progress: Callable[[], None],
@@ -71,7 +64,6 @@ class AggregationService(AggregationServicer):
             statements: takes and gives what nodes sign.
             uploads: what their streams wait at.
             downloads: likewise.
-            pace: how many calls each client makes.
             policy_digest: of the policy that this aggregator serves.
             logger: hears of uploads and refusals.
             on_progress: called when something came that a round may have waited for.
@@ -86,15 +78,12 @@ class AggregationService(AggregationServicer):
         self._policy_digest = policy_digest
         self._logger = logger
         self._on_progress = on_progress
-        self._pace = pace
-        self._streams = Slots(STREAMS_PER_CLIENT, "streams")
-        self._requests = Slots(REQUESTS_PER_CLIENT, "requests")
 
     def GetFederation(
         self, request: wire.GetFederationRequest, context: grpc.ServicerContext
     ) -> wire.GetFederationResponse:
         """Say which federation this is."""
-        with self._answering(context, self._requests):
+        with self._answering(context):
             return wire.GetFederationResponse(
                 chain_id=self._view.chain_id, contract=self._view.contract, policy_digest=self._policy_digest
             )
@@ -103,7 +92,7 @@ class AggregationService(AggregationServicer):
         self, request: wire.PutPublicKeyRequest, context: grpc.ServicerContext
     ) -> wire.PutPublicKeyResponse:
         """Keep a registered public key."""
-        with self._answering(context, self._requests, weight=HEAVY):
+        with self._answering(context):
             self._key_relay.put_public_key(request.key)
         return wire.PutPublicKeyResponse()
 
@@ -111,14 +100,14 @@ class AggregationService(AggregationServicer):
         self, request: wire.GetPublicKeyRequest, context: grpc.ServicerContext
     ) -> wire.GetPublicKeyResponse:
         """Give a public key."""
-        with self._answering(context, self._requests):
+        with self._answering(context):
             return wire.GetPublicKeyResponse(key=self._key_relay.find_public_key(request.digest))
 
     def PutWrappedKeys(
         self, request: wire.PutWrappedKeysRequest, context: grpc.ServicerContext
     ) -> wire.PutWrappedKeysResponse:
         """Keep a published epoch's wrapped keys."""
-        with self._answering(context, self._requests, weight=HEAVY):
+        with self._answering(context):
             self._key_relay.put_wrapped_keys(request.epoch, request.keys)
         self._on_progress()
         return wire.PutWrappedKeysResponse()
@@ -127,14 +116,14 @@ class AggregationService(AggregationServicer):
         self, request: wire.GetWrappedKeysRequest, context: grpc.ServicerContext
     ) -> wire.GetWrappedKeysResponse:
         """Give an epoch's wrapped keys."""
-        with self._answering(context, self._requests):
+        with self._answering(context):
             return wire.GetWrappedKeysResponse(keys=self._key_relay.find_wrapped_keys(request.epoch))
 
     def GetUpload(
         self, request: wire.GetUploadRequest, context: grpc.ServicerContext
     ) -> wire.GetUploadResponse:
         """Say how far an update has come."""
-        with self._answering(context, self._requests):
+        with self._answering(context):
             standing = self._intake.find_standing(request.round, request.node)
         if standing is None:
             return wire.GetUploadResponse(next_chunk=0, complete=False)
@@ -145,7 +134,7 @@ class AggregationService(AggregationServicer):
     ) -> wire.UploadResponse:
         """Take an update, or the rest of one."""
         paced = self._uploads.receive(request_iterator, context.cancel)
-        with self._answering(context, self._streams, weight=HEAVY), closing(paced) as requests:
+        with self._answering(context), closing(paced) as requests:
             first = next(requests, None)
             if first is None or first.WhichOneof("part") != "start":
                 raise malformed(f"upload: expected a start message first, got {_kind(first)}")
@@ -168,7 +157,7 @@ class AggregationService(AggregationServicer):
         self, request: wire.DownloadUpdateRequest, context: grpc.ServicerContext
     ) -> Iterator[wire.DownloadResponse]:
         """Give a sealed contributor's header and chunks, which no round can count a copy of."""
-        with self._answering(context, self._streams):
+        with self._answering(context):
             parts = self._outlet.read_update(request.round, request.node, request.chunks)
             yield from self._downloads.send(parts, context.cancel)
 
@@ -176,7 +165,7 @@ class AggregationService(AggregationServicer):
         self, request: wire.DownloadAggregateRequest, context: grpc.ServicerContext
     ) -> Iterator[wire.DownloadResponse]:
         """Give a sum's header and chunks."""
-        with self._answering(context, self._streams):
+        with self._answering(context):
             parts = self._outlet.read_aggregate(request.round, request.chunks)
             yield from self._downloads.send(parts, context.cancel)
 
@@ -184,7 +173,7 @@ class AggregationService(AggregationServicer):
         self, request: wire.PutCommitmentRequest, context: grpc.ServicerContext
     ) -> wire.PutCommitmentResponse:
         """Take a node's signed commitment."""
-        with self._answering(context, self._requests, weight=HEAVY):
+        with self._answering(context):
             self._statements.put_commitment(request.round, request.commitment)
         return wire.PutCommitmentResponse()
 
@@ -192,26 +181,22 @@ class AggregationService(AggregationServicer):
         self, request: wire.PutAttestationRequest, context: grpc.ServicerContext
     ) -> wire.PutAttestationResponse:
         """Take a node's signed attestation."""
-        with self._answering(context, self._requests, weight=HEAVY):
+        with self._answering(context):
             self._statements.put_attestation(request.round, request.model_digest, request.attestation)
         self._on_progress()
         return wire.PutAttestationResponse()
 
     def GetBatch(self, request: wire.GetBatchRequest, context: grpc.ServicerContext) -> wire.GetBatchResponse:
         """Give the signed commitments that were anchored."""
-        with self._answering(context, self._requests, weight=HEAVY):
+        with self._answering(context):
             return wire.GetBatchResponse(commitments=self._statements.get_batch(request.round))
 
     def GetProposal(
         self, request: wire.GetProposalRequest, context: grpc.ServicerContext
     ) -> wire.GetProposalResponse:
         """Give the signed attestations that were proposed."""
-        with self._answering(context, self._requests, weight=HEAVY):
+        with self._answering(context):
             return wire.GetProposalResponse(attestations=self._statements.get_proposal(request.round))
-
-    def await_idle(self, timeout_s: float) -> None:
-        """Return when no stream is left, or after the timeout."""
-        self._streams.await_none(timeout_s)
 
     def _receive(self, start: wire.UploadStart, rest: Iterable[wire.UploadRequest]) -> Incoming:
         incoming = self._intake.begin(start)
@@ -251,14 +236,10 @@ class AggregationService(AggregationServicer):
         return incoming
 
     @contextmanager
-    def _answering(self, context: grpc.ServicerContext, slots: Slots, *, weight: int = 1) -> Iterator[None]:
-        """Count a call against its client's certificate, and end it with the status code of an error."""
-        certificate = b"".join(map(bytes, context.auth_context().get("x509_pem_cert", ())))
-        client = sha256(certificate).digest()
+    def _answering(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """End a call with the status code of an error."""
         try:
-            self._pace.spend(client, weight=weight)
-            with slots.hold(client):
-                yield
+            yield
         except Refused as error:
             context.abort(error.code, str(error))
         except MalformedMessage as error:

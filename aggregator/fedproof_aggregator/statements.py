@@ -7,6 +7,7 @@ the first that a node makes in a round is the one that counts, and nobody can ma
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from fedproof.digests import Address, Digest, as_address, as_digest, checksum_address
 from fedproof.errors import BadLeaf, MissingObject
@@ -176,6 +177,19 @@ class Statements:
         """Return the signed attestations of nodes that sent no transaction, with their models."""
         found = self._journal.find_attestations(record.number)
         return {node: each for node, each in found.items() if node not in record.attestations}
+
+    def find_contracts(
+        self, record: RoundRecord, model: Digest, attestations: Mapping[Address, SignedAttestation]
+    ) -> set[Address]:
+        """Return the nodes whose signatures only a contract at their address can vouch for (EIP-1271)."""
+        keys_alone = replace(self.describe(record), ask_contract=lambda *_: False)
+        found = set()
+        for node, signed in attestations.items():
+            try:
+                keys_alone.verify_attestation(signed, model)
+            except BadLeaf:
+                found.add(node)
+        return found
 
     def prepare_proposal(self, attestations: Mapping[Address, SignedAttestation]) -> tuple[Digest, int]:
         """Store signed attestations, and return their root and count, to be proposed."""

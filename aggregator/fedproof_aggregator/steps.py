@@ -6,10 +6,11 @@
                 deadline passed, too few are whole ............................... Fail
     Sealed      .................................................................. Aggregate
                 deadline passed .................................................. Fail
-    Aggregated  signed attestations differ: their nodes' transactions decide ..... Wait
-                quorum reached, and nobody is left to attest, the grace is over,
+    Aggregated  quorum reached, and nobody is left to attest, the grace is over,
                 or the deadline passed ........................................... Finalise, or Propose
-                deadline passed without a quorum ................................. Fail
+                the same, and a signed attestation differs ....................... Propose, or
+                a quarter of the window is left .................................. Finalise
+                deadline passed without a quorum, or a transaction differs ....... Fail
     Proposed    deadline passed .................................................. Finalise
 
 Whoever runs this after a crash, on the same ledger and journal, gets the same step.
@@ -156,19 +157,22 @@ def choose_finalise(
     if record.phase is Phase.PROPOSED and record.proposal is not None:
         return Finalise(record.proposal.model_digest, {}) if seconds_overdue > 0 else Wait()
     models = collect_models(record, signed)
-    counts = Counter(models.values())
-    model, count = next(iter(counts.items()), (None, 0))
-    # Where they differ, each node presses its own by a transaction, in its name, and the contract decides.
-    if len(counts) == 1 and model is not None and count >= policy.attestation_quorum:
+    model, count = find_favourite(models)
+    # A transaction for another model has the last word, in its node's name: the contract takes no other.
+    is_contradicted = any(each != model for each in record.attestations.values())
+    if model is not None and count >= policy.attestation_quorum and not is_contradicted:
         # After the deadline the contract takes no attestation that the grace could wait for.
-        is_nobody_awaited = count == len(record.cohort) or is_grace_over or seconds_overdue > 0
-        if not is_nobody_awaited:
-            return Wait()
-        attestations = {node: each for node, (_, each) in signed.items()}
+        is_nobody_awaited = len(models) == len(record.cohort) or is_grace_over or seconds_overdue > 0
+        attestations = {node: each for node, (attested, each) in signed.items() if attested == model}
+        is_differing = count < len(models)
         # The contract takes no proposal after the deadline, and none of fewer signatures than the quorum.
         is_proposable = len(attestations) >= policy.attestation_quorum and seconds_overdue <= 0
-        is_long = policy.batching and len(attestations) > most_signatures
-        return (Propose if is_long and is_proposable else Finalise)(model, attestations)
+        is_worth_it = policy.batching and (is_differing or len(attestations) > most_signatures)
+        step = (Propose if is_worth_it and is_proposable else Finalise)(model, attestations)
+        # Who signed another model says so by a transaction, or it does not count: while the result is
+        # proposed, or between half and three quarters of this window.
+        had_time = isinstance(step, Propose) or seconds_overdue >= -policy.attest_window / 4
+        return step if is_nobody_awaited and (had_time or not is_differing) else Wait()
     if seconds_overdue > 0:
         return Fail(
             FailureReason.NO_QUORUM,
@@ -186,6 +190,11 @@ def collect_models(
 ) -> dict[Address, Digest]:
     """Return the model that each node attested, by its signature or its transaction."""
     return {**{node: model for node, (model, _) in signed.items()}, **record.attestations}
+
+
+def find_favourite(models: Mapping[Address, Digest]) -> tuple[Digest | None, int]:
+    """Return the model that most nodes attested, and how many did."""
+    return next(iter(Counter(models.values()).most_common(1)), (None, 0))
 
 
 def _is_whole(standing: UploadStanding | None) -> bool:

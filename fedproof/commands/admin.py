@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedproof.commands.options import (
-    ATTEMPTS,
-    DEFAULT_BOOK,
-    AddressBookFile,
-    Json,
-    Keystore,
-    PasswordFile,
-    RpcUrl,
-)
+from fedproof.commands.options import DEFAULT_BOOK, AddressBookFile, Json, Keystore, PasswordFile, RpcUrl
 from fedproof.commands.output import report
+from fedproof.commands.writing import DryRun, connect, show
 
 if TYPE_CHECKING:
     from fedproof.digests import Digest
-    from fedproof.ledger.client import Ledger, Receipt
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,9 +28,6 @@ app = typer.Typer(
 )
 
 Nodes = Annotated[list[str], typer.Argument(help="The nodes' addresses.", metavar="ADDRESS...")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Send nothing: say what it would cost, or why it would be refused.")
-]
 
 
 class Role(StrEnum):
@@ -69,9 +57,9 @@ def admit(
     from fedproof.digests import as_address
 
     addresses = [as_address(each, "ADDRESS") for each in node]
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     for text, address in zip(node, addresses, strict=True):
-        report({"admitted": text, **_show(ledger.admit(address))}, as_json=json)
+        report({"admitted": text, **show(ledger.admit(address))}, as_json=json)
 
 
 @app.command()
@@ -94,9 +82,9 @@ def suspend(
     from fedproof.digests import as_address
 
     addresses = [as_address(each, "ADDRESS") for each in node]
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     for text, address in zip(node, addresses, strict=True):
-        report({"suspended": text, **_show(ledger.suspend(address))}, as_json=json)
+        report({"suspended": text, **show(ledger.suspend(address))}, as_json=json)
 
 
 @app.command()
@@ -119,10 +107,10 @@ def policy(
     from fedproof.policy import Policy
 
     document = Policy.load(path)
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     facts: dict[str, object] = {"policy": document.digest}
     if ledger.policy_digest() != document.digest:
-        facts |= _show(ledger.adopt_policy(document))
+        facts |= show(ledger.adopt_policy(document))
     report({**facts, "version": ledger.state().policy_version}, as_json=json)
 
 
@@ -144,9 +132,9 @@ def epoch(
     from fedproof.digests import as_address
 
     maker = as_address(key_maker, "--key-maker")
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     receipt = ledger.request_epoch(maker)
-    report({"epoch": ledger.state().epoch + 1, "key_maker": key_maker, **_show(receipt)}, as_json=json)
+    report({"epoch": ledger.state().epoch + 1, "key_maker": key_maker, **show(receipt)}, as_json=json)
 
 
 @app.command()
@@ -168,8 +156,8 @@ def grant(
     from fedproof.digests import as_address
 
     address = as_address(account, "ACCOUNT")
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
-    report({"granted": role, **_show(ledger.grant_role(_find_role(role), address))}, as_json=json)
+    ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    report({"granted": role, **show(ledger.grant_role(_find_role(role), address))}, as_json=json)
 
 
 @app.command()
@@ -191,8 +179,8 @@ def revoke(
     from fedproof.digests import as_address
 
     address = as_address(account, "ACCOUNT")
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
-    report({"revoked": role, **_show(ledger.revoke_role(_find_role(role), address))}, as_json=json)
+    ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    report({"revoked": role, **show(ledger.revoke_role(_find_role(role), address))}, as_json=json)
 
 
 @app.command()
@@ -210,8 +198,8 @@ def renounce(
 
     Example: `fedproof admin renounce admin --keystore admin.json`
     """
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
-    report({"renounced": role, **_show(ledger.renounce_role(_find_role(role)))}, as_json=json)
+    ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    report({"renounced": role, **show(ledger.renounce_role(_find_role(role)))}, as_json=json)
 
 
 @app.command()
@@ -233,9 +221,9 @@ def release(
     from fedproof.files import read_whole
 
     digest = Digest(hashlib.sha256(read_whole(file, "the released file")).digest())
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     facts = {"file": file, "digest": digest, "head_model": ledger.head_model()}
-    report({**facts, **_show(ledger.release_checkpoint(digest))}, as_json=json)
+    report({**facts, **show(ledger.release_checkpoint(digest))}, as_json=json)
 
 
 @app.command()
@@ -252,31 +240,11 @@ def retire(
 
     Example: `fedproof admin retire --keystore admin.json --dry-run`
     """
-    ledger = _connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
-    report({"head_model": ledger.head_model(), **_show(ledger.retire())}, as_json=json)
-
-
-def _connect(
-    address_book: Path, rpc_url: str | None, *, keystore: Path, password_file: Path | None, dry_run: bool
-) -> Ledger:
-    from fedproof.config import load_address_book
-    from fedproof.keys.wallet import load_wallet, read_password
-    from fedproof.ledger.client import Ledger
-    from fedproof.ledger.rehearsal import Rehearsal
-
-    book = load_address_book(address_book)
-    account = load_wallet(keystore, read_password(password_file))
-    connect: Callable[..., Ledger] = Rehearsal.connect if dry_run else Ledger.connect
-    return connect(rpc_url or book.rpc_url, book.contract, account=account, attempts=ATTEMPTS)
+    ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
+    report({"head_model": ledger.head_model(), **show(ledger.retire())}, as_json=json)
 
 
 def _find_role(role: Role) -> Digest:
     from fedproof.ledger.events import AGGREGATOR_ROLE, DEFAULT_ADMIN_ROLE
 
     return DEFAULT_ADMIN_ROLE if role is Role.ADMIN else AGGREGATOR_ROLE
-
-
-def _show(receipt: Receipt) -> dict[str, object]:
-    if not any(receipt.transaction_hash):
-        return {"dry_run": True, "gas": receipt.gas_used}
-    return {"transaction": receipt.transaction_hash, "block": receipt.block_number, "gas": receipt.gas_used}

@@ -38,10 +38,11 @@ def deploy(
     """Deploy the Federation contract and write the address book that everybody else needs.
 
     May be run again: where the address book exists, nothing is deployed, and the code at its address is
-    compared with the artifact's.
+    compared with the artifact's. A run that was interrupted goes on with the transaction that it sent.
 
     Example: `fedproof deploy --keystore admin.json --password-file admin.password --aggregator 0x7099...79C8`
     """
+    from fedproof.commands.writing import find_outbox
     from fedproof.digests import as_address
     from fedproof.keys.wallet import load_wallet, read_password
     from fedproof.ledger.deploy import deploy_through, describe_deployment
@@ -59,5 +60,6 @@ def deploy(
         gas = endpoint.ask("deployment", lambda: endpoint.web3.eth.estimate_gas(call))
         report({"dry_run": True, "gas": gas}, as_json=json)
         return
-    book = deploy_through(endpoint, account, output=output, **parties)
+    outbox = find_outbox(keystore, endpoint.chain_id)
+    book = deploy_through(endpoint, account, output=output, outbox=outbox, **parties)
     report({**book.model_dump(mode="json"), "address_book": output}, as_json=json)

@@ -1,4 +1,4 @@
-"""`fedproof ledger`: what stands on the ledger, and whether its chain can be relied on. Sends nothing."""
+"""`fedproof ledger`: what stands on the ledger, and whether its chain can be relied on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedproof.commands.options import ATTEMPTS, DEFAULT_BOOK, AddressBookFile, Json, RpcUrl
-from fedproof.commands.output import report
+from fedproof.commands import overdue
+from fedproof.commands.options import (
+    ATTEMPTS,
+    DEFAULT_BOOK,
+    AddressBookFile,
+    Json,
+    RpcUrl,
+    count_majority,
+)
+from fedproof.commands.output import report, warn_aside
 
 if TYPE_CHECKING:
     from fedproof.config import AddressBook
@@ -22,7 +30,11 @@ if TYPE_CHECKING:
     from fedproof.ledger.history import History
 
 app = typer.Typer(
-    no_args_is_help=True, help="See where a federation stands, and whether its chain can be relied on."
+    no_args_is_help=True,
+    help="""See where a federation stands, and whether its chain can be relied on.
+
+    `fail`, `finalise` and `seal` end what its aggregator has left undone; the others send nothing.
+    """,
 )
 
 
@@ -90,11 +102,13 @@ def doctor(
 
 @app.command()
 def outbox(
-    path: Annotated[Path, typer.Argument(help="A daemon's outbox, such as state/outbox.sqlite.")],
+    path: Annotated[
+        Path, typer.Argument(help="A daemon's state/outbox.sqlite, or the one beside a keystore.")
+    ],
     *,
     json: Json = False,
 ) -> None:
-    """List what a daemon has sent: pending, mined, final, reverted or superseded.
+    """List what an account has sent: pending, mined, final, reverted or superseded.
 
     Example: `fedproof ledger outbox node/state/outbox.sqlite`
     """
@@ -144,6 +158,10 @@ def receipt(
     )
 
 
+for command in (overdue.fail, overdue.finalise, overdue.seal):
+    app.command()(command)
+
+
 def _parse_finality(text: str) -> Finality:
     from fedproof.errors import ConfigurationError
 
@@ -155,19 +173,21 @@ def _parse_finality(text: str) -> Finality:
     raise ConfigurationError(f"--finality: expected latest, finalized or a number of blocks, got {text!r}")
 
 
-def _connect(address_book: Path, rpc_url: str | None) -> tuple[AddressBook, Ledger]:
+def _connect(address_book: Path, rpc_url: list[str] | None) -> tuple[AddressBook, Ledger]:
     from fedproof.ledger.client import Ledger
 
     book, endpoint = _open(address_book, rpc_url)
     return book, Ledger(endpoint, book.contract)
 
 
-def _open(address_book: Path, rpc_url: str | None) -> tuple[AddressBook, Endpoint]:
+def _open(address_book: Path, rpc_url: list[str] | None) -> tuple[AddressBook, Endpoint]:
     from fedproof.config import load_address_book
-    from fedproof.ledger.endpoint import Endpoint
+    from fedproof.ledger.endpoints import connect_endpoints
 
+    warn_aside()
     book = load_address_book(address_book)
-    return book, Endpoint.connect(rpc_url or book.rpc_url, attempts=ATTEMPTS)
+    urls = rpc_url or [book.rpc_url]
+    return book, connect_endpoints(urls, agreement=count_majority(urls), attempts=ATTEMPTS)
 
 
 def _replay(book: AddressBook, ledger: Ledger, at_block: int | None) -> History:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -28,5 +29,15 @@ AddressBookFile = Annotated[
     Path, typer.Option("--address-book", help="Where the contract is, as `fedproof deploy` wrote it.")
 ]
 RpcUrl = Annotated[
-    str | None, typer.Option("--rpc-url", help="The chain's endpoint, if not the address book's.")
+    list[str] | None,
+    typer.Option(
+        "--rpc-url",
+        help="The chain's endpoint, if not the address book's. Given several times, more than half have to "
+        "agree.",
+    ),
 ]
+
+
+def count_majority(urls: Sequence[str]) -> int:
+    """Return how many of some endpoints are more than half."""
+    return len(set(urls)) // 2 + 1

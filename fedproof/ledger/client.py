@@ -119,7 +119,7 @@ class Ledger:
             contract: the contract's address.
             account: who signs transactions; without one, the ledger can only be read.
             rules: how transactions are sent.
-            agreement: how many endpoints have to say the same of blocks, code and history.
+            agreement: how many endpoints have to say the same where it matters.
             timeout_s: for one request.
             attempts: requests that are made before the endpoint counts as unreachable.
             receipt_timeout_s: how long a transaction may take until it is mined.
@@ -169,9 +169,7 @@ class Ledger:
 
     def block_number(self) -> int:
         """Return the newest block's number."""
-        return _as_uint64(
-            self._endpoint.ask("eth_blockNumber", lambda: self._eth.block_number), "newest block"
-        )
+        return _as_uint64(self._endpoint.height(), "newest block")
 
     def block(self, number: int) -> BlockRef:
         """Return a block by its number."""
@@ -245,7 +243,7 @@ class Ledger:
 
     def member(self, node: Address) -> Member:
         """Return a node's standing."""
-        status, *rest = self._agreed_view("member", node)
+        status, *rest = self._view("member", node)
         with reading_answer("member"):
             return Member(MemberStatus(status), *rest)
 
@@ -291,9 +289,18 @@ class Ledger:
         """Return whether a node belongs to the newest round."""
         return bool(self._view("isInCohort", node))
 
-    def is_signed_by(self, node: Address, digest: Digest, signature: bytes) -> bool:
-        """Return whether a node signed a digest, with its own key or as a contract (EIP-1271)."""
-        return bool(self._agreed_view("isSignedBy", node, digest, signature))
+    def is_signed_by(
+        self, node: Address, digest: Digest, signature: bytes, *, at_block: int | None = None
+    ) -> bool:
+        """Return whether a node signed a digest, with its own key or as a contract (EIP-1271).
+
+        Args:
+            node: who is said to have signed.
+            digest: what.
+            signature: what is said to be its signature.
+            at_block: as of which block a contract is asked; the newest by default.
+        """
+        return bool(self._view("isSignedBy", node, digest, signature, at_block=at_block))
 
     def is_included(self, root: Digest, size: int, index: int, leaf: bytes, path: Sequence[Digest]) -> bool:
         """Return whether the contract finds a leaf at an index of a Merkle tree."""
@@ -446,15 +453,11 @@ class Ledger:
 
     # Internals
 
-    def _view(self, name: str, *arguments: Any) -> Any:
-        call = self._contract.functions[name](*arguments)
-        return self._endpoint.ask(name, call.call)
-
-    def _agreed_view(self, name: str, *arguments: Any) -> Any:
-        """Return what as many endpoints as have to agree say, as of one block."""
-        if self._endpoint.members == 1:
-            return self._view(name, *arguments)
-        block = BlockNumber(self._endpoint.height())
+    def _view(self, name: str, *arguments: Any, at_block: int | None = None) -> Any:
+        """Return what as many endpoints as have to agree say, as of one block; by default the newest."""
+        if self._endpoint.members == 1 and at_block is None:
+            return self._endpoint.ask(name, self._contract.functions[name](*arguments).call)
+        block = BlockNumber(self._endpoint.height() if at_block is None else at_block)
 
         def request(web3: Web3) -> Any:
             contract = web3.eth.contract(address=self._address, abi=self._contract.abi)

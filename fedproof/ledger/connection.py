@@ -33,19 +33,26 @@ def open_signer(chain: ChainConfig, password: Callable[[], str]) -> Signer:
     return RemoteSigner(chain.signer_url, chain.signer_account)
 
 
-def open_rehearsal(chain: ChainConfig, signer: Signer) -> Ledger:
+def open_rehearsal(chain: ChainConfig, signer: Signer, *, attempts: int = 6) -> Ledger:
     """Return the ledger, for reading and to learn what sending would cost; raises as `open_ledger`."""
     endpoint = chain.resolve()
-    return Rehearsal.connect(endpoint.rpc_url, endpoint.contract, account=signer, agreement=chain.agreement)
+    return Rehearsal.connect(
+        endpoint.rpc_url,
+        endpoint.contract,
+        account=signer,
+        agreement=chain.agreement,
+        attempts=attempts,
+    )
 
 
-def open_ledger(chain: ChainConfig, signer: Signer, *, state_dir: Path) -> Ledger:
+def open_ledger(chain: ChainConfig, signer: Signer, *, state_dir: Path, attempts: int = 6) -> Ledger:
     """Return the ledger, for reading and sending.
 
     Args:
         chain: where it is, and how much is believed.
         signer: who signs transactions.
         state_dir: the folder of the outbox, unless the configuration names another place.
+        attempts: requests that are made before the chain counts as unreachable.
 
     Raises:
         ConfigurationError: the address book or the outbox cannot be used.
@@ -57,10 +64,12 @@ def open_ledger(chain: ChainConfig, signer: Signer, *, state_dir: Path) -> Ledge
         endpoint.contract,
         account=signer,
         agreement=chain.agreement,
+        attempts=attempts,
         rules=SendingRules(
             path=chain.outbox or state_dir / OUTBOX_FILE,
             finality=chain.finality,
             replace_after_s=chain.replace_after_s,
             max_fee_gwei=chain.max_fee_gwei,
+            max_tip_gwei=chain.max_tip_gwei,
         ),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eth_abi.abi import encode
 from eth_account.signers.local import LocalAccount
+from eth_utils.crypto import keccak
 
 from fedproof.config import AddressBook, load_address_book
 from fedproof.digests import Address, as_address, checksum_address
@@ -16,6 +17,7 @@ from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.outbox import Outbox
+from fedproof.ledger.sending import SendingRules
 from fedproof.ledger.signer import KeystoreSigner
 
 __all__ = ["AddressBook", "deploy_federation", "load_address_book", "save_address_book"]
@@ -55,6 +57,7 @@ def deploy_through(
     output: Path,
     admin: Address | None = None,
     predecessor: Address | None = None,
+    outbox: Path | None = None,
 ) -> AddressBook:
     """Do what `deploy_federation` does, through an endpoint that is there already.
 
@@ -65,6 +68,7 @@ def deploy_through(
         output: where the address book is, or will be.
         admin: who admits nodes and sets policies; `account` by default.
         predecessor: a retired ledger of the same chain, whose head model is this one's first.
+        outbox: the account's outbox file; without one, a crash forgets what was under way.
     """
     deployer = as_address(account.address, "account")
     wanted = {"chain_id": endpoint.chain_id, "admin": admin or deployer, "aggregator": aggregator}
@@ -80,10 +84,12 @@ def deploy_through(
         return book
 
     data = describe_deployment(admin=admin or deployer, aggregator=aggregator, predecessor=predecessor)
-    # A crash after this line leaves a contract that no address book names; the next attempt deploys another.
-    receipt = Outbox(endpoint, KeystoreSigner(account)).send(
+    # A crash after this line leaves a contract that no address book names. The next attempt finds it by its
+    # key in the outbox; without a file, it deploys another.
+    receipt = Outbox(endpoint, KeystoreSigner(account), SendingRules(path=outbox)).send(
         {"data": data},
         what=f"deployment by {account.address}",
+        key=f"deployment for {output.absolute()}, {keccak(hexstr=data).hex()}",
     )
     created = receipt["contractAddress"]
     if created is None:

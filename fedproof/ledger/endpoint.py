@@ -38,9 +38,11 @@ class Endpoint:
         url: what messages call it.
         receipt_timeout_s: how long a transaction may take until it is mined.
         members: how many endpoints answer as this one.
+        agreement: how many of them have to say the same where it matters.
     """
 
     members = 1
+    agreement = 1
 
     def __init__(
         self,
@@ -133,21 +135,40 @@ class Endpoint:
         """
         return self.ask(what, lambda: request(self.web3))
 
-    def broadcast(self, what: str, request: Callable[[Web3], Answer]) -> Answer:
-        """Make a request of every endpoint, and return the first good answer: this one's.
+    def confirm(self, what: str, request: Callable[[Web3], Answer | None]) -> Answer | None:
+        """Return what as many endpoints as have to agree answer alike, or None while too few do.
+
+        For what comes to be, such as a receipt: None is what an endpoint answers that does not know it yet.
 
         Raises:
             LedgerError: as `ask`.
         """
         return self.ask(what, lambda: request(self.web3))
 
-    def reach(self, _what: str, request: Callable[[Endpoint], int]) -> int:
-        """Return the highest number that as many endpoints as have to agree reach: what this one answers.
+    def broadcast(self, what: str, request: Callable[[Web3], object]) -> int:
+        """Make a request of every endpoint, and return how many took it: this one did.
 
         Raises:
             LedgerError: as `ask`.
         """
-        return request(self)
+        self.ask(what, lambda: request(self.web3))
+        return 1
+
+    def poll(self, _what: str, request: Callable[[Endpoint], Answer]) -> list[Answer]:
+        """Return what each endpoint answers.
+
+        Raises:
+            LedgerError: as `ask`.
+        """
+        return [request(self)]
+
+    def reach(self, what: str, request: Callable[[Endpoint], int]) -> int:
+        """Return the highest number that as many endpoints as have to agree reach.
+
+        Raises:
+            LedgerError: as `poll`.
+        """
+        return sorted(self.poll(what, request), reverse=True)[self.agreement - 1]
 
     def height(self, tag: Literal["latest", "finalized"] = "latest") -> int:
         """Return the newest block's number, or that of the newest which the chain says is final.

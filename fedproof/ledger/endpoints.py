@@ -16,7 +16,7 @@ from web3 import Web3
 from web3.providers import BaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
-from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable
+from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable, Reverted
 from fedproof.ledger.endpoint import NO_ANSWER, Endpoint, make_web3
 
 Answer = TypeVar("Answer")
@@ -123,7 +123,7 @@ class Endpoints(Endpoint):
             receipt_timeout_s=receipt_timeout_s,
         )
         self.members = len(members)
-        self._agreement = agreement
+        self.agreement = agreement
 
     def agree(self, what: str, request: Callable[[Web3], Answer]) -> Answer:
         """Return what as many endpoints as have to agree answer alike.
@@ -146,7 +146,7 @@ class Endpoints(Endpoint):
                 except LedgerError as error:
                     silent[member] = error  # such as a block that it does not have yet
                     continue
-                if sum(other == answer for other in said.values()) == self._agreement:
+                if sum(other == answer for other in said.values()) == self.agreement:
                     self._judge(said, answer, what=what)
                     return answer
             if attempt < self._attempts:
@@ -154,39 +154,60 @@ class Endpoints(Endpoint):
                 pause_s *= 2
         everybody: dict[Endpoint, object] = {**said, **silent}
         spelled = "; ".join(f"{member.url}: {_spell(answer)}" for member, answer in everybody.items())
-        kind = LedgerUnreachable if len(said) < self._agreement else LedgerError
+        kind = LedgerUnreachable if len(said) < self.agreement else LedgerError
         raise kind(
-            f"{what}: expected {self._agreement} of {self.members} endpoints to say the same, got {spelled}"
+            f"{what}: expected {self.agreement} of {self.members} endpoints to say the same, got {spelled}"
         )
 
-    def broadcast(self, what: str, request: Callable[[Web3], Answer]) -> Answer:
-        """Make a request of every endpoint that does not rest, and return the first good answer.
-
-        Raises:
-            LedgerUnreachable: no good answer, and an endpoint may have got the request all the same.
-            LedgerError: all refuse.
-        """
-        answers: list[Answer] = []
-        failure = LedgerError(f"{self.url}: {what}: expected an endpoint, there is none")
-        for member in self._roster.awake() or self._roster.in_order():
-            try:
-                answers.append(member.ask(what, lambda member=member: request(member.web3)))  # type: ignore[misc]
-            except LedgerUnreachable as error:
-                self._roster.rest(member, "endpoint_silent", str(error))
-                failure = error
-            except LedgerError as error:
-                failure = failure if isinstance(failure, LedgerUnreachable) else error
-        if not answers:
-            raise failure
-        return answers[0]
-
-    def reach(self, what: str, request: Callable[[Endpoint], int]) -> int:
-        """Return the highest number that as many endpoints as have to agree reach.
+    def confirm(self, what: str, request: Callable[[Web3], Answer | None]) -> Answer | None:
+        """Return what as many endpoints as have to agree answer alike, or None while too few do.
 
         Raises:
             LedgerUnreachable: too few answer.
         """
-        return self._reach(self._ask_each(what, request))
+        answers = self._ask_each(what, lambda member: member.ask(what, lambda: request(member.web3)))
+        said = {member: answer for member, answer in answers.items() if answer is not None}
+        for answer in said.values():
+            if sum(other == answer for other in said.values()) >= self.agreement:
+                self._judge(said, answer, what=what)
+                return answer
+        return None
+
+    def broadcast(self, what: str, request: Callable[[Web3], object]) -> int:
+        """Make a request of every endpoint, and return how many took it; those that rest count when needed.
+
+        Raises:
+            LedgerUnreachable: nobody took it, and an endpoint may have got the request all the same.
+            LedgerError: all refuse.
+        """
+        taken = 0
+        failures: list[LedgerError] = []
+        awake = self._roster.awake()
+        for member in self._roster.in_order():
+            if taken >= self.agreement and member not in awake:
+                break
+            try:
+                member.ask(what, lambda member=member: request(member.web3))  # type: ignore[misc]
+                taken += 1
+            except LedgerUnreachable as error:
+                self._roster.rest(member, "endpoint_silent", str(error))
+                failures.append(error)
+            except LedgerError as error:
+                failures.append(error)
+        if not taken:
+            is_lost = any(isinstance(error, LedgerUnreachable) for error in failures)
+            raise (LedgerUnreachable if is_lost else LedgerError)("; ".join(map(str, failures)))
+        return taken
+
+    def poll(self, what: str, request: Callable[[Endpoint], Answer]) -> list[Answer]:
+        """Return what the endpoints answer that do not rest, and as many others as are needed.
+
+        Raises:
+            Reverted: too few answer, and as many as have to agree say that the contract refuses.
+            LedgerUnreachable: too few answer.
+            LedgerError: too many answer with an error.
+        """
+        return list(self._ask_each(what, request).values())
 
     def height(self, tag: Literal["latest", "finalized"] = "latest") -> int:
         """Return the highest block's number that as many endpoints as have to agree know of.
@@ -195,42 +216,45 @@ class Endpoints(Endpoint):
             LedgerUnreachable: too few answer.
         """
         heights = self._ask_each("eth_blockNumber", lambda member: member.height(tag))
-        height = self._reach(heights)
+        height = sorted(heights.values(), reverse=True)[self.agreement - 1]
         for member, own in heights.items():
             if own + MOST_BLOCKS_BEHIND < height:
                 self._roster.rest(member, "endpoint_lags", f"its newest block is {own}, others know {height}")
         return height
 
-    def _reach(self, numbers: dict[Endpoint, int]) -> int:
-        return sorted(numbers.values(), reverse=True)[self._agreement - 1]
-
-    def _ask_each(self, what: str, request: Callable[[Endpoint], int]) -> dict[Endpoint, int]:
-        """Return what the endpoints answer that do not rest, and as many others as are needed."""
-        numbers: dict[Endpoint, int] = {}
-        failures: list[str] = []
+    def _ask_each(self, what: str, request: Callable[[Endpoint], Answer]) -> dict[Endpoint, Answer]:
+        """Do what `poll` does, and name who answered."""
+        answers: dict[Endpoint, Answer] = {}
+        failures: list[LedgerError] = []
         awake = self._roster.awake()
         for member in self._roster.in_order():
-            if len(numbers) >= self._agreement and member not in awake:
+            if len(answers) >= self.agreement and member not in awake:
                 break
             try:
-                numbers[member] = request(member)
+                answers[member] = request(member)
             except LedgerUnreachable as error:
                 self._roster.rest(member, "endpoint_silent", str(error))
-                failures.append(str(error))
+                failures.append(error)
             except LedgerError as error:
-                failures.append(str(error))
-        if len(numbers) < self._agreement:
-            raise LedgerUnreachable(
-                f"{self.url}: {what}: expected an answer of {self._agreement}, got {len(numbers)}: "
-                + "; ".join(failures)
+                failures.append(error)
+        if len(answers) < self.agreement:
+            refusals = [error for error in failures if isinstance(error, Reverted)]
+            for refusal in refusals:
+                if sum(_is_same(other, refusal) for other in refusals) >= self.agreement:
+                    raise refusal
+            silent = sum(isinstance(error, LedgerUnreachable) for error in failures)
+            kind = LedgerUnreachable if self.members - silent < self.agreement else LedgerError
+            raise kind(
+                f"{self.url}: {what}: expected an answer of {self.agreement}, got {len(answers)}: "
+                + "; ".join(map(str, failures))
             )
-        return numbers
+        return answers
 
     def distrust(self, reason: str) -> bool:
         """Ask the endpoint last that is asked first now; return whether there was another one."""
         awake = self._roster.awake()
         # What several said alike is no lie of the first: the chain was changing.
-        if self._agreement > 1 or not awake:
+        if self.agreement > 1 or not awake:
             return False
         self._roster.rest(awake[0], "endpoint_lies", reason)
         return len(awake) > 1
@@ -240,7 +264,7 @@ class Endpoints(Endpoint):
             if other == answer:
                 self._roster.praise(member)
             else:
-                reason = f"{what}: it says {_spell(other)}, {self._agreement} others {_spell(answer)}"
+                reason = f"{what}: it says {_spell(other)}, {self.agreement} others {_spell(answer)}"
                 self._roster.rest(member, "endpoint_disagrees", reason)
 
 
@@ -265,6 +289,12 @@ class _Failover(BaseProvider):
             self._roster.praise(member)
             return response
         raise failure
+
+
+def _is_same(refusal: Reverted, other: Reverted) -> bool:
+    # The block's time, which some errors carry, is another one where an endpoint lags by a block.
+    first, second = ({**error.arguments, "time": None} for error in (refusal, other))
+    return (refusal.name, first) == (other.name, second)
 
 
 def _spell(answer: object) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from web3.exceptions import Web3RPCError
 from web3.types import RPCEndpoint
 
 from fedproof.errors import LedgerError
 from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.finality import find_final_tag
 from fedproof.ledger.transactions import as_int64
 
 _DEFAULT_TIP = 10**9
@@ -17,39 +20,39 @@ _GWEI = 10**9
 Fees = Mapping[str, int]
 
 
-def suggest_fees(endpoint: Endpoint, *, ceiling: int) -> Fees:
+class Ceilings(NamedTuple):
+    """Most that a unit of gas may cost, in wei: base fee and tip together, and the tip alone."""
+
+    fee: int
+    tip: int
+
+
+def suggest_fees(endpoint: Endpoint, *, ceilings: Ceilings) -> Fees:
     """Return the fee fields of a transaction that is to be mined soon.
 
     Args:
-        endpoint: asked for the newest block's base fee, and for a usual tip.
-        ceiling: most that a unit of gas may cost, in wei.
+        endpoint: asked for the newest block's base fee, and for a usual tip: several agree on the one, and
+            of the other their median counts, so that one that lies makes nothing dear, or too cheap to mine.
+        ceilings: most that it may offer.
 
     Raises:
         LedgerError: it costs more now, or the endpoint does not answer.
     """
-    eth = endpoint.web3.eth
-    base = endpoint.ask("eth_getBlockByNumber", lambda: eth.get_block("latest").get("baseFeePerGas"))
+    tag = find_final_tag(endpoint, "latest")
+    base = endpoint.agree("eth_getBlockByNumber", lambda web3: web3.eth.get_block(tag).get("baseFeePerGas"))
     if base is None:
-        price = as_int64(endpoint.ask("eth_gasPrice", lambda: eth.gas_price), "gas price")
-        _verify_ceiling(price, ceiling, where=f"{endpoint.url}: gas price")
+        price = _find_median(endpoint, "eth_gasPrice", lambda member: member.web3.eth.gas_price)
+        _verify(price, ceilings.fee, "max_fee_gwei", where=f"{endpoint.url}: gas price")
         return {"gasPrice": price}
-
-    def request() -> int:
-        # Not by web3's own property: where the method is missing, that one warns and asks for past fees.
-        try:
-            tip = endpoint.web3.manager.request_blocking(RPCEndpoint("eth_maxPriorityFeePerGas"), [])
-        except Web3RPCError:
-            return _DEFAULT_TIP
-        return int(tip, 16) if isinstance(tip, str) else int(tip)
-
     base_fee = as_int64(base, "base fee")
-    tip = as_int64(endpoint.ask("eth_maxPriorityFeePerGas", request), "tip")
-    _verify_ceiling(base_fee + tip, ceiling, where=f"{endpoint.url}: base fee and tip")
+    tip = _find_median(endpoint, "eth_maxPriorityFeePerGas", _request_tip)
+    _verify(tip, ceilings.tip, "max_tip_gwei", where=f"{endpoint.url}: tip")
+    _verify(base_fee + tip, ceilings.fee, "max_fee_gwei", where=f"{endpoint.url}: base fee and tip")
     # The base fee grows by an eighth a block at most: twice as much lasts for six full blocks.
-    return {"maxFeePerGas": min(2 * base_fee + tip, ceiling), "maxPriorityFeePerGas": tip}
+    return {"maxFeePerGas": min(2 * base_fee + tip, ceilings.fee), "maxPriorityFeePerGas": tip}
 
 
-def raise_fees(fees: Fees, suggested: Fees, *, ceiling: int, where: str) -> Fees:
+def raise_fees(fees: Fees, suggested: Fees, *, ceilings: Ceilings, where: str) -> Fees:
     """Return the fees of a transaction that is to replace another one of its nonce.
 
     Pools take a replacement whose every fee is an eighth higher, or less than that.
@@ -57,20 +60,36 @@ def raise_fees(fees: Fees, suggested: Fees, *, ceiling: int, where: str) -> Fees
     Args:
         fees: the other one's.
         suggested: what a new transaction would offer.
-        ceiling: most that a unit of gas may cost, in wei.
+        ceilings: most that it may offer.
         where: what a message begins with.
 
     Raises:
-        LedgerError: they would be above the ceiling.
+        LedgerError: they would be above a ceiling.
     """
     raised = {key: max(suggested.get(key, 0), fee + fee // 8 + 1) for key, fee in fees.items()}
-    _verify_ceiling(max(raised.values()), ceiling, where=where)
+    _verify(max(raised.values()), ceilings.fee, "max_fee_gwei", where=where)
+    _verify(raised.get("maxPriorityFeePerGas", 0), ceilings.tip, "max_tip_gwei", where=where)
     return raised
 
 
-def _verify_ceiling(fee: int, ceiling: int, *, where: str) -> None:
-    if fee > ceiling:
+def _find_median(endpoint: Endpoint, what: str, request: Callable[[Endpoint], int]) -> int:
+    """Return the median of what the endpoints answer; of an even number, the lower one of the middle."""
+    answers = endpoint.poll(what, lambda member: as_int64(member.ask(what, lambda: request(member)), what))
+    return statistics.median_low(answers)
+
+
+def _request_tip(endpoint: Endpoint) -> int:
+    # Not by web3's own property: where the method is missing, that one warns and asks for past fees.
+    try:
+        tip = endpoint.web3.manager.request_blocking(RPCEndpoint("eth_maxPriorityFeePerGas"), [])
+    except Web3RPCError:
+        return _DEFAULT_TIP
+    return int(tip, 16) if isinstance(tip, str) else int(tip)
+
+
+def _verify(offer: int, ceiling: int, key: str, *, where: str) -> None:
+    if offer > ceiling:
         raise LedgerError(
             f"{where}: expected at most {ceiling / _GWEI:g} gwei a unit of gas, the configured ceiling "
-            f"(max_fee_gwei), got {fee / _GWEI:g}"
+            f"({key}), got {offer / _GWEI:g}"
         )

@@ -3,9 +3,9 @@
 A call that has a key is sent once, however often and by however many processes it is asked for: the second
 time, the transaction of the first is awaited, or sent again if the chain has lost it.
 
-If an endpoint is malicious, then at most it withholds transactions: it cannot make this wallet send a call
-under a second nonce before all endpoints refuse the first transaction, or as many as have to agree say
-that its nonce is spent for good.
+If fewer endpoints than have to agree are malicious, then at most they stall it. A transaction goes to all
+until enough say that they have it, and is mined or reverted once enough say so. A call gets a second nonce
+only after all refuse its first transaction, or enough say that the nonce is another's for good.
 """
 
 from __future__ import annotations
@@ -18,19 +18,25 @@ from typing import Any, cast
 import structlog
 from eth_typing import ChecksumAddress
 from structlog.typing import FilteringBoundLogger
-from web3 import Web3
 from web3.types import TxParams, TxReceipt
 
 from fedproof.digests import checksum_address
 from fedproof.errors import LedgerError, LedgerUnreachable
 from fedproof.ledger.endpoint import Endpoint
-from fedproof.ledger.fees import raise_fees, suggest_fees
+from fedproof.ledger.fees import Ceilings, raise_fees, suggest_fees
 from fedproof.ledger.finality import find_final_number, find_final_tag
 from fedproof.ledger.outbox_file import OutboxFile
-from fedproof.ledger.reverts import decode_revert
 from fedproof.ledger.sending import Sending, SendingRules, SendingState
 from fedproof.ledger.signer import Signer
-from fedproof.ledger.transactions import as_int64, count_transactions, find_receipt, hand_over, is_known
+from fedproof.ledger.transactions import (
+    count_having,
+    count_transactions,
+    estimate_gas,
+    explain_revert,
+    find_receipt,
+    hand_over,
+    is_spent,
+)
 
 _NONCE_ATTEMPTS = 4
 _FIRST_POLL_S = 0.05
@@ -57,7 +63,7 @@ class Outbox:
         self.is_durable = rules.path is not None
         self._endpoint = endpoint
         self._rules = rules
-        self._ceiling = int(rules.max_fee_gwei * 10**9)
+        self._ceilings = Ceilings(int(rules.max_fee_gwei * 10**9), int(rules.max_tip_gwei * 10**9))
         self._sender = cast("ChecksumAddress", checksum_address(signer.address))
         self._file = OutboxFile(rules.path, chain_id=endpoint.chain_id, wallet=signer.address)
         self._log: FilteringBoundLogger = structlog.get_logger()
@@ -117,11 +123,11 @@ class Outbox:
         self._tended_at = final_block
 
     def _tend(self, sending: Sending, final_block: int) -> None:
-        was_mined = sending.state is SendingState.MINED
+        is_urgent = sending.state in (SendingState.PREPARED, SendingState.MINED)
         sending, receipt = self._look(sending)
         if receipt is not None:
-            self._is_settled(sending, final_block)
-        elif was_mined or time.monotonic() >= self._nudge_at.setdefault(sending.number, self._later()):
+            self._is_settled(sending, receipt, final_block)
+        elif is_urgent or time.monotonic() >= self._nudge_at.setdefault(sending.number, self._later()):
             self._nudge_at[sending.number] = self._later()
             self._nudge(sending)
 
@@ -131,10 +137,9 @@ class Outbox:
     # From a call to a pending transaction
 
     def _prepare(self, key: str, call: Mapping[str, Any], *, what: str) -> Sending:
-        eth = self._endpoint.web3.eth
         params = cast("TxParams", {**call, "from": self._sender})
-        gas = as_int64(self._endpoint.ask(what, lambda: eth.estimate_gas(params)), "gas")
-        fees = suggest_fees(self._endpoint, ceiling=self._ceiling)
+        gas = estimate_gas(self._endpoint, params, what=what)
+        fees = suggest_fees(self._endpoint, ceilings=self._ceilings)
         mark = self._file.mark()
         floor = count_transactions(self._endpoint, self._sender, "pending")
         # What is mined in between may make it dearer, such as being the first to touch a slot.
@@ -152,29 +157,29 @@ class Outbox:
     def _offer_first(self, sending: Sending) -> bool:
         """Hand a new transaction over; False when its nonce has been taken by another one."""
         try:
-            is_taken = self._offer(sending)
+            state = self._offer(sending)
         except LedgerUnreachable:
             raise  # it may have arrived
         except LedgerError:
             self._file.note(sending, SendingState.SUPERSEDED)
             raise
-        if not is_taken:
+        if state is SendingState.SUPERSEDED:
             # A crash before this line: it is refused again, and superseded when the other one is final.
             self._file.note(sending, SendingState.SUPERSEDED)
-        return is_taken
+        return state is not SendingState.SUPERSEDED
 
-    def _offer(self, sending: Sending) -> bool:
-        """Hand the newest version over; False when its nonce has been taken by another transaction."""
-        if not hand_over(self._endpoint, sending.versions[0].signed, what=sending.what):
-            return False
-        # A crash before this line leaves it prepared: it is offered again, which changes nothing.
-        self._file.note_offered(sending)
-        return True
+    def _offer(self, sending: Sending) -> SendingState:
+        """Hand the newest version over, and return what became of it."""
+        state = hand_over(self._endpoint, sending.versions[0].signed, what=sending.what)
+        if state is not SendingState.SUPERSEDED:
+            # A crash before this line leaves it prepared: it is offered again, which changes nothing.
+            self._file.note_offered(sending, state)
+        return state
 
     def _offer_again(self, sending: Sending) -> bool:
-        """Hand over what is on the disk already; False when nobody takes it, for whatever reason."""
+        """Hand over what is on the disk already; False when too few take it, for whatever reason."""
         try:
-            return self._offer(sending)
+            return self._offer(sending) is SendingState.PENDING
         except LedgerUnreachable:
             raise
         except LedgerError as error:
@@ -189,11 +194,12 @@ class Outbox:
         nudge_at = self._later() if is_new else started
         pause_s = _FIRST_POLL_S
         while True:
-            was_mined = sending.state is SendingState.MINED
+            sending = self._file.load(sending.number)  # other processes look after it, too
+            is_urgent = sending.state in (SendingState.PREPARED, SendingState.MINED)
             sending, receipt = self._look(sending)
-            if receipt is not None and self._is_settled(sending):
+            if receipt is not None and self._is_settled(sending, receipt):
                 return receipt
-            if receipt is None and (was_mined or time.monotonic() >= nudge_at):
+            if receipt is None and (is_urgent or time.monotonic() >= nudge_at):
                 sending = self._nudge(sending)
                 nudge_at = self._later()
             if sending.state is SendingState.SUPERSEDED:
@@ -212,9 +218,9 @@ class Outbox:
     def _look(self, sending: Sending) -> tuple[Sending, TxReceipt | None]:
         """Return a sending as it stands now, and its receipt if there is one."""
         for version in sending.versions:
-            receipt = self._endpoint.ask(
+            receipt = self._endpoint.confirm(
                 "eth_getTransactionReceipt",
-                lambda version=version: find_receipt(self._endpoint.web3, version.signed.hash),  # type: ignore[misc]
+                lambda web3, version=version: find_receipt(web3, version.signed.hash),  # type: ignore[misc]
             )
             if receipt is not None:
                 return self._note_mined(sending, receipt), receipt
@@ -224,7 +230,7 @@ class Outbox:
             sending = self._file.revive(sending)
         return sending, None
 
-    def _is_settled(self, sending: Sending, final_block: int | None = None) -> bool:
+    def _is_settled(self, sending: Sending, receipt: TxReceipt, final_block: int | None = None) -> bool:
         """Return whether nobody need wait any longer for a transaction that is in a block."""
         if sending.state is SendingState.MINED:
             if final_block is None:
@@ -232,14 +238,14 @@ class Outbox:
             if (sending.block or 0) > final_block:
                 return False
             # A crash before this line: the next look finds the same.
-            self._file.note(sending, SendingState.FINAL, block=sending.block)
+            self._file.note(sending, _find_end(receipt), block=sending.block)
         return True
 
     def _note_mined(self, sending: Sending, receipt: TxReceipt) -> Sending:
-        is_final = sending.state is SendingState.FINAL or self._rules.finality in ("latest", 0)
-        state = SendingState.FINAL if is_final else SendingState.MINED
-        if receipt["status"] != 1:
-            state = SendingState.REVERTED
+        is_over = sending.state in (SendingState.FINAL, SendingState.REVERTED)
+        # One that reverted is watched as well: another block may hold it where it passes.
+        is_over = is_over or self._rules.finality in ("latest", 0)
+        state = _find_end(receipt) if is_over else SendingState.MINED
         if (sending.state, sending.block) == (state, receipt["blockNumber"]):
             return sending
         # A crash before this line: the receipt is still there.
@@ -253,47 +259,39 @@ class Outbox:
         if sending.state is SendingState.SUPERSEDED:
             return sending
         if count > sending.nonce:
-            if not self._is_spent(sending):
+            hashes = [version.signed.hash for version in sending.versions]
+            tag = find_final_tag(self._endpoint, self._rules.finality)
+            if not is_spent(self._endpoint, self._sender, sending.nonce, but_for=hashes, block=tag):
                 return sending  # mined a moment ago, or the other one's block may still go
             self._log.warning("nonce_taken", what=sending.what, nonce=sending.nonce)
             # A crash before this line: the next look finds the same.
             return self._file.note(sending, SendingState.SUPERSEDED)
         newest = sending.versions[0]
-        if not is_known(self._endpoint, newest.signed.hash):
+        is_here = sending.state is SendingState.PREPARED
+        is_lost = not is_here and count_having(self._endpoint, newest.signed.hash) < self._endpoint.agreement
+        if is_lost:
             self._log.warning("transaction_sent_again", what=sending.what, transaction=newest.signed.hash)
-            if self._offer_again(sending):
-                return self._file.load(sending.number)
+        if (is_here or is_lost) and self._offer_again(sending):
+            return self._file.load(sending.number)
         if time.time() - newest.made < self._rules.replace_after_s:
             return sending
         where = f"{self._endpoint.url}: {sending.what}: still pending as 0x{newest.signed.hash.hex()}"
-        suggested = suggest_fees(self._endpoint, ceiling=self._ceiling)
-        fees = raise_fees(newest.fees, suggested, ceiling=self._ceiling, where=where)
+        suggested = suggest_fees(self._endpoint, ceilings=self._ceilings)
+        fees = raise_fees(newest.fees, suggested, ceilings=self._ceilings, where=where)
         sending = self._file.replace(sending, fees, sign=self.signer.sign_transaction)
         self._log.info("transaction_replaced", what=sending.what, fees=dict(fees))
         # A crash before this line: the version is on the disk, and the newest one is what is offered.
         self._offer(sending)
         return self._file.load(sending.number)
 
-    def _is_spent(self, sending: Sending) -> bool:
-        """Return whether another transaction has the nonce, in a block that finality covers."""
-        tag = find_final_tag(self._endpoint, self._rules.finality)
-
-        def request(web3: Web3) -> bool:
-            # In this order: had ours been the one that was counted, its receipt would be there.
-            count = web3.eth.get_transaction_count(self._sender, tag)
-            return count > sending.nonce and not any(
-                find_receipt(web3, version.signed.hash) for version in sending.versions
-            )
-
-        return self._endpoint.agree("eth_getTransactionCount", request)
-
     def _judge(self, sending: Sending, receipt: TxReceipt) -> TxReceipt:
         """Return a receipt of a transaction that the contract took."""
         if receipt["status"] == 1:
             return receipt
-        # It passed when it was estimated, so something mined before it changed the answer: ask again.
         call = {key: value for key, value in sending.call.items() if key in ("to", "data")}
         params = cast("TxParams", {**call, "from": self._sender})
-        self._endpoint.ask(sending.what, lambda: self._endpoint.web3.eth.call(params, receipt["blockNumber"]))
-        where = f"{self._endpoint.url}: {sending.what} (transaction {receipt['transactionHash'].to_0x_hex()})"
-        raise decode_revert(b"", what=where)
+        raise explain_revert(self._endpoint, params, receipt, what=sending.what)
+
+
+def _find_end(receipt: TxReceipt) -> SendingState:
+    return SendingState.FINAL if receipt["status"] == 1 else SendingState.REVERTED

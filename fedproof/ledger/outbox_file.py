@@ -171,12 +171,12 @@ class OutboxFile:
         with self._transaction():
             return self._note(sending, state, block)
 
-    def note_offered(self, sending: Sending) -> None:
-        """Record that an endpoint has it, unless more is known already."""
+    def note_offered(self, sending: Sending, state: SendingState) -> None:
+        """Record whether enough endpoints took it (pending, else prepared), unless more is known."""
         with self._transaction() as database:
             database.execute(
-                "UPDATE sendings SET state = 'pending' WHERE number = ? AND state = 'prepared'",
-                (sending.number,),
+                "UPDATE sendings SET state = ? WHERE number = ? AND state IN ('prepared', 'pending')",
+                (state, sending.number),
             )
 
     def revive(self, sending: Sending) -> Sending:

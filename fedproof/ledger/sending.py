@@ -1,10 +1,10 @@
 """A call on its way to the chain. Its states:
 
-prepared    signed and on the disk; nobody may have been given it.
-pending     an endpoint took it.
+prepared    signed and on the disk; fewer endpoints than have to agree took it, or nobody.
+pending     as many endpoints as have to agree took it.
 mined       in a block that may still go.
 final       in a block that finality covers.
-reverted    mined, and the contract refused.
+reverted    in a block that finality covers, and the contract refused.
 superseded  another transaction has its nonce for good, or the chain refused it.
 """
 
@@ -29,12 +29,14 @@ class SendingRules:
         finality: which block ends the watch over a transaction.
         replace_after_s: how long one may stay unmined before it is sent again, or its fees are raised.
         max_fee_gwei: most that a unit of gas may cost, base fee and tip together.
+        max_tip_gwei: most of it that may be the tip.
     """
 
     path: Path | None = None
     finality: Finality = "latest"
     replace_after_s: float = 30.0
     max_fee_gwei: float = 500.0
+    max_tip_gwei: float = 50.0
 
 
 class SendingState(StrEnum):

@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from typing import Any, cast
 
 from eth_typing import ChecksumAddress
 from web3 import Web3
 from web3.exceptions import TransactionNotFound, Web3Exception
-from web3.types import BlockIdentifier, TxReceipt
+from web3.types import BlockIdentifier, TxParams, TxReceipt
 
-from fedproof.errors import LedgerError
+from fedproof.errors import LedgerError, LedgerUnreachable, Reverted
 from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.reverts import decode_revert
+from fedproof.ledger.sending import SendingState
 from fedproof.ledger.signer import Signed
 
 # JSON-RPC has no codes for these; the phrases are those of geth, reth, anvil, Nethermind, Besu and Erigon.
 _SAME_TRANSACTION = ("already known", "alreadyknown", "already imported", "known transaction")
+_AGREED_OF_RECEIPTS = ("transactionHash", "blockHash", "blockNumber", "status", "gasUsed", "contractAddress")
+_AGREED_OF_LOGS = ("address", "topics", "data", "blockNumber", "transactionHash", "logIndex")
 _NONCE_TAKEN = ("nonce too low", "nonce is too low", "oldnonce", "replacement transaction underpriced")
 
 
-def hand_over(endpoint: Endpoint, signed: Signed, *, what: str) -> bool:
-    """Return whether the chain has a transaction now; False when another one has taken its nonce.
+def estimate_gas(endpoint: Endpoint, params: TxParams, *, what: str) -> int:
+    """Return how much gas a transaction needs.
+
+    Raises:
+        Reverted: as many endpoints as have to agree say that the contract refuses.
+        LedgerError: as `Endpoint.poll`.
+    """
+
+    def request(member: Endpoint) -> int:
+        return as_int64(member.ask(what, lambda: member.web3.eth.estimate_gas(params)), "gas")
+
+    # Too much is refused or left over, too little is lost.
+    return statistics.median_high(endpoint.poll(what, request))
+
+
+def explain_revert(endpoint: Endpoint, params: TxParams, receipt: TxReceipt, *, what: str) -> Reverted:
+    """Return why a transaction reverted: asked again as a call, the contract says so.
+
+    Args:
+        endpoint: who is asked.
+        params: the transaction's sender, recipient and data.
+        receipt: the transaction's.
+        what: its purpose, for messages.
+
+    Raises:
+        LedgerError: as `Endpoint.poll`.
+    """
+    block = receipt["blockNumber"]
+    try:
+        endpoint.poll(what, lambda member: member.ask(what, lambda: member.web3.eth.call(params, block)))
+    except Reverted as error:
+        return error
+    # Where it passes after all, something mined after it in its block changed the answer, or its gas ran out.
+    where = f"{endpoint.url}: {what} (transaction {receipt['transactionHash'].to_0x_hex()})"
+    return decode_revert(b"", what=where)
+
+
+def hand_over(endpoint: Endpoint, signed: Signed, *, what: str) -> SendingState:
+    """Return what became of a transaction: pending, prepared while too few endpoints have it, or superseded.
 
     Args:
         endpoint: every one of several is given it, so that none can keep it to itself.
@@ -40,29 +83,34 @@ def hand_over(endpoint: Endpoint, signed: Signed, *, what: str) -> bool:
                 raise
 
     try:
-        endpoint.broadcast(what, request)
-    except LedgerError as error:
-        if any(phrase in str(error).lower() for phrase in _NONCE_TAKEN):
-            return is_known(endpoint, signed.hash)
+        having = endpoint.broadcast(what, request)
+    except LedgerUnreachable:
         raise
-    return True
+    except LedgerError as error:
+        if not any(phrase in str(error).lower() for phrase in _NONCE_TAKEN):
+            raise
+        having = count_having(endpoint, signed.hash)
+        if not having:
+            return SendingState.SUPERSEDED
+    return SendingState.PENDING if having >= endpoint.agreement else SendingState.PREPARED
 
 
-def is_known(endpoint: Endpoint, transaction_hash: bytes) -> bool:
-    """Return whether a transaction is in the pool or in a block.
+def count_having(endpoint: Endpoint, transaction_hash: bytes) -> int:
+    """Return how many endpoints say that a transaction is in their pool or in a block.
 
     Raises:
-        LedgerError: as `Endpoint.ask`.
+        LedgerError: as `Endpoint.poll`.
     """
 
-    def request() -> bool:
+    def is_there(web3: Web3) -> bool:
         try:
-            endpoint.web3.eth.get_transaction(cast("Any", transaction_hash))
+            web3.eth.get_transaction(cast("Any", transaction_hash))
         except TransactionNotFound:
             return False
         return True
 
-    return endpoint.ask("eth_getTransactionByHash", request)
+    what = "eth_getTransactionByHash"
+    return sum(endpoint.poll(what, lambda member: member.ask(what, lambda: is_there(member.web3))))
 
 
 def count_transactions(endpoint: Endpoint, sender: ChecksumAddress, block: BlockIdentifier) -> int:
@@ -81,8 +129,40 @@ def count_transactions(endpoint: Endpoint, sender: ChecksumAddress, block: Block
     return as_int64(endpoint.reach("eth_getTransactionCount", request), "eth_getTransactionCount")
 
 
+def is_spent(
+    endpoint: Endpoint,
+    sender: ChecksumAddress,
+    nonce: int,
+    *,
+    but_for: Sequence[bytes],
+    block: BlockIdentifier,
+) -> bool:
+    """Return whether another transaction has a nonce, as of a block.
+
+    Args:
+        endpoint: of several, as many as have to agree have to say the same.
+        sender: whose nonce.
+        nonce: which one.
+        but_for: the hashes of the transactions that are not another one.
+        block: as of which.
+
+    Raises:
+        LedgerError: as `Endpoint.agree`.
+    """
+
+    def request(web3: Web3) -> bool:
+        # In this order: had one of ours been counted, its receipt would be there.
+        count = web3.eth.get_transaction_count(sender, block)
+        return count > nonce and not any(find_receipt(web3, each) for each in but_for)
+
+    return endpoint.agree("eth_getTransactionCount", request)
+
+
 def find_receipt(web3: Web3, transaction_hash: bytes) -> TxReceipt | None:
-    """Return a transaction's receipt, or None while it is in no block; to be called within `Endpoint.ask`."""
+    """Return a transaction's receipt, or None while it is in no block; for `Endpoint.confirm`.
+
+    It holds only what a chain's nodes cannot but agree on; the rest depends on who made the node.
+    """
     try:
         receipt = web3.eth.get_transaction_receipt(cast("Any", transaction_hash))
     except TransactionNotFound:
@@ -90,7 +170,9 @@ def find_receipt(web3: Web3, transaction_hash: bytes) -> TxReceipt | None:
     if bytes(receipt["transactionHash"]) != transaction_hash or receipt["status"] not in (0, 1):
         raise ValueError("a receipt of another transaction")
     as_int64(receipt["blockNumber"], "block")
-    return receipt
+    agreed: dict[str, Any] = {key: receipt[key] for key in _AGREED_OF_RECEIPTS}  # type: ignore[literal-required]
+    agreed["logs"] = [{key: log[key] for key in _AGREED_OF_LOGS} for log in receipt["logs"]]  # type: ignore[literal-required]
+    return cast("TxReceipt", agreed)
 
 
 def as_int64(number: object, what: str) -> int:

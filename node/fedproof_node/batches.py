@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedproof.digests import Address, Digest
-from fedproof.errors import BadLeaf, NetworkError, PeerError
+from fedproof.errors import BadLeaf, LedgerError, LedgerUnreachable, NetworkError, PeerError
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.receipts import BatchReceipt, save_receipt
 from fedproof.ledger.rounds import RoundRecord
 from fedproof.ledger.statements import (
+    AskContract,
     RoundStatements,
     SignedAttestation,
     SignedCommitment,
@@ -87,7 +88,7 @@ class Batches:
         A batch that is withheld or wrong counts nobody: by its own transaction, a node is safe.
 
         Raises:
-            NetworkError: the aggregator does not answer, and there is time to ask again.
+            NetworkError: the aggregator does not serve the batch, and there is time to ask again.
         """
         if self._node in record.commitments or self.takes_commitments(record):
             return False
@@ -104,10 +105,10 @@ class Batches:
         """Return what a sealed round adds up, ascending by node; none before the seal.
 
         Raises:
-            BadLeaf: the batch holds what nobody signed so, the seal counts a node twice, or the aggregator
-                does not serve the batch that it anchored.
-            PeerError: the seal excludes a node that committed in no way.
-            NetworkError: the aggregator does not answer.
+            BadLeaf: the batch holds what nobody signed so, or the seal counts a node twice.
+            PeerError: the seal excludes a node that committed in no way; or the round is over, and the
+                aggregator does not serve the batch that it anchored.
+            NetworkError: the round is under way, and the aggregator does not serve that batch yet.
         """
         if record.sealed_block is None:
             return ()
@@ -117,15 +118,15 @@ class Batches:
         """Return if the proposed result rests on signatures of as many nodes as the aggregator says.
 
         Raises:
-            BadLeaf: one of them is none, or the aggregator does not serve the attestations that it proposed.
-            NetworkError: it does not answer.
+            BadLeaf: one of them is none.
+            PeerError, NetworkError: the aggregator does not serve what it proposed; as `find_contributions`.
         """
         proposal = record.proposal
         if proposal is None:
             return
-        with _holding_withheld():
+        with _awaiting_leaves(record):
             attestations = self._relay.fetch_proposal(record.number)
-            self._describe(record).verify_proposal(
+            self._describe(record, as_of=record.proposed_block).verify_proposal(
                 attestations, proposal.model_digest, root=proposal.root, count=proposal.count
             )
 
@@ -134,9 +135,9 @@ class Batches:
             return ()
         root = record.batch.root
         if root not in self._verified:
-            with _holding_withheld():
+            with _awaiting_leaves(record):
                 leaves = self._relay.fetch_batch(record.number)
-                self._describe(record).verify_batch(
+                self._describe(record, as_of=record.anchored_block).verify_batch(
                     leaves, root=root, count=record.batch.count, max_examples=self._policy.rounds.max_examples
                 )
             self._verified = {root: leaves}
@@ -159,23 +160,44 @@ class Batches:
                 with _saving:
                     save_receipt(self._receipts_dir / f"{number}.json", receipt)
 
-    def _describe(self, record: RoundRecord) -> RoundStatements:
+    def _describe(self, record: RoundRecord, *, as_of: int | None = None) -> RoundStatements:
+        """Return what a round's signatures are bound to, and ask contracts about them as of a block."""
         return RoundStatements(
             chain_id=self._ledger.chain_id,
             contract=self._ledger.contract,
             round=record.number,
             base_model=record.base_model,
             cohort=record.cohort,
-            ask_contract=self._ledger.is_signed_by,
+            ask_contract=self._make_ask_contract(as_of),
         )
+
+    def _make_ask_contract(self, as_of: int | None) -> AskContract:
+        def ask(node: Address, digest: Digest, signature: bytes) -> bool:
+            # A contract that changed its mind since makes no liar of an aggregator that asked it before.
+            try:
+                return self._ledger.is_signed_by(node, digest, signature, at_block=as_of)
+            except LedgerUnreachable:
+                raise
+            except LedgerError:
+                if as_of is None or self._ledger.block_number() < as_of:
+                    raise
+                # The endpoint keeps no state as old as that.
+                return self._ledger.is_signed_by(node, digest, signature)
+
+        return ask
 
 
 @contextmanager
-def _holding_withheld() -> Iterator[None]:
-    """Let whatever is served instead of the leaves count as a bad first leaf, which a node may dispute."""
+def _awaiting_leaves(record: RoundRecord) -> Iterator[None]:
+    """Let whatever is served instead of a running round's leaves count as no answer: they may still come.
+
+    A proxy, or an aggregator that has just been started again, says the same as one that withholds them.
+    """
     try:
         yield
     except BadLeaf:
         raise
     except PeerError as error:
-        raise BadLeaf(f"the leaves are withheld: {error}") from error
+        if record.phase.is_over:
+            raise
+        raise NetworkError(f"round {record.number}: the leaves are not there yet: {error}") from error

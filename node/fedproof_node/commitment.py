@@ -45,12 +45,12 @@ class Committer:
         try:
             receipt = self._ledger.commit(number, root, examples)
         except Reverted as error:
-            if error.name == "AlreadyCommitted":
-                # Mined since we looked; the next look at the ledger compares the roots.
-                raise LedgerError(
-                    f"round {number}: a commitment of this node is on its way: {error}"
-                ) from error
-            raise UpdateRefused(str(error)) from error
+            # The round's terms are looked at before the examples, and do not change. Whatever else an
+            # endpoint says that lags, a later block may heal; if none does, the deadline ends it.
+            if error.name == "ExamplesOutOfRange":
+                raise UpdateRefused(str(error)) from error
+            # Also if mined since we looked: the next look at the ledger compares the roots.
+            raise LedgerError(f"round {number}: not committed yet: {error}") from error
         self._log.info("committed", round=number, gas=receipt.gas_used, transaction=receipt.transaction_hash)
 
     def show(self, record: RoundRecord, root: Digest, *, examples: int) -> None:

@@ -108,7 +108,7 @@ class Daemon:
             poll_interval_s: pause after a turn in which there was nothing to do.
             until_round: the last round to take part in.
         """
-        with self.watchtower.watching(poll_interval_s=poll_interval_s):
+        with self.watchtower.watching():
             self._run(poll_interval_s=poll_interval_s, until_round=until_round)
 
     def _run(self, *, poll_interval_s: float, until_round: int | None) -> None:

@@ -9,7 +9,8 @@ Rules:
 3. Attesting comes after applying; the attested model is never another than the applied one.
 4. A refused sum stays refused; a later round that builds on it makes the node look at it once more.
 5. A failed round leaves nothing to do: the next one starts from the same base model.
-6. What cannot wait is not here but with the watchtower: claims, objections, attestations pressed home.
+6. What cannot wait is not here but with the watchtower: claims, objections, attestations pressed home,
+   ends that nobody makes.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def build_daemon(
     watched_batches, claimer = make_batches(lookout)
     watchtower = Watchtower(
         node=membership.node,
-        attest_window_s=membership.policy.rounds.attest_window_s,
+        rounds=membership.policy.rounds,
         watch=watch,
         journal=journal,
         committer=claimer,

@@ -1,26 +1,33 @@
-"""What cannot wait in the newest round: claims, objections, and attestations that are pressed home.
+"""What cannot wait in the newest round: claims, objections, attestations pressed home, overdue ends.
 
 They have a deadline on the chain, and decide whether a batch can be believed. While the daemon trains or
 transfers, the watchtower goes on looking, in a thread and over a connection of its own.
 
-If the aggregator is malicious, then at most it fails a round: however slowly it answers, what it anchors and
-proposes without proof is objected to within half of the window that there is.
+If the aggregator is malicious, then at most it fails a round. A leaf that is provably bad is objected to in
+the look that finds it. Whatever else is served instead of the anchored and proposed leaves may be a fault
+that passes, until half of the window is over. What is missing then is asked for once more, and objected to.
+
+The last objection goes out when at most 23/32 of the window are over: half of it, three answers that are
+dragged out for a sixteenth each, and the pause between two looks. The first of the three was asked for just
+before half of the window was over; the second proves the batch sound, at the last moment; the third one is
+the last that the proposal gets. What is left is for the ledger: for blocks to come, and the transaction.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.digests import Address, Digest
-from fedproof.errors import BadLeaf, LedgerError, NetworkError, PeerError, UpdateRefused
+from fedproof.errors import BadLeaf, LedgerError, LedgerUnreachable, NetworkError, PeerError, UpdateRefused
 from fedproof.ledger.events import Phase, Subject
 from fedproof.ledger.rounds import RoundRecord
+from fedproof.policy import RoundPolicy
 from fedproof_node.batches import Batches
 from fedproof_node.commitment import Committer
 from fedproof_node.journal import Journal, Stage
@@ -30,8 +37,10 @@ from fedproof_node.witness import Witness
 
 # Looks within an attestation window, and how much of it one answer of the aggregator may take.
 _LOOKS: Final = 32
-_SHARE: Final = 1 / 8
+_SHARE: Final = 1 / 16
 _END_WAIT_S: Final = 5.0
+# The outside world failed, or the disk is full: the next look tries again.
+_PASSING: Final = (NetworkError, LedgerError, PeerError, OSError, sqlite3.OperationalError)
 
 
 def make_patience(attest_window_s: int) -> Patience:
@@ -40,13 +49,17 @@ def make_patience(attest_window_s: int) -> Patience:
 
 
 class Watchtower:
-    """Attends to the newest round, as far as it has its time; reads the journal, and never writes it."""
+    """Attends to the newest round, as far as it has its time; reads the journal, and never writes it.
+
+    Attributes:
+        pause_s: between two looks, whatever came of the first.
+    """
 
     def __init__(
         self,
         *,
         node: Address,
-        attest_window_s: int,
+        rounds: RoundPolicy,
         watch: LedgerWatch,
         journal: Journal,
         committer: Committer,
@@ -58,7 +71,7 @@ class Watchtower:
 
         Args:
             node: this node's address.
-            attest_window_s: of the policy.
+            rounds: the policy's windows.
             watch: the ledger, shared with the daemon.
             journal: the daemon's.
             committer: asks the aggregator through `batches`.
@@ -66,26 +79,33 @@ class Watchtower:
             witness: sends what this node objects to.
             log: where to say what was done.
         """
+        self.pause_s = rounds.attest_window_s / _LOOKS
         self._node = node
-        self._window_s = attest_window_s
+        self._overdue_s = rounds.aggregate_window_s
         self._watch = watch
         self._journal = journal
         self._committer = committer
         self._batches = batches
         self._witness = witness
         self._log = log
-        # What needs no second look: roots by round, and rounds in which a claim was refused.
-        self._examined: set[tuple[int, Digest]] = set()
+        # What needs no second look: roots whose leaves are sound, and rounds in which a claim was refused.
+        self._sound: set[tuple[int, Digest]] = set()
+        # Roots whose leaves were asked for in vain.
+        self._missed: set[tuple[int, Digest]] = set()
         self._unclaimable: set[int] = set()
         self._failure: BaseException | None = None
+        self._acts: dict[Phase, tuple[Callable[[RoundRecord], bool], ...]] = {
+            Phase.OPEN: (self._claim, self._end),
+            Phase.SEALED: (self._examine_batch, self._end),
+            Phase.AGGREGATED: (witness.insist, self._press, self._examine_batch, self._end),
+            Phase.PROPOSED: (witness.insist, self._examine_proposal, self._examine_batch, self._end),
+        }
 
     @contextmanager
-    def watching(self, *, poll_interval_s: float) -> Iterator[None]:
+    def watching(self) -> Iterator[None]:
         """Attend in a thread until the block ends."""
         over = threading.Event()
-        thread = threading.Thread(
-            target=self._run, args=(over, poll_interval_s), name="watchtower", daemon=True
-        )
+        thread = threading.Thread(target=self._run, args=(over,), name="watchtower", daemon=True)
         thread.start()
         try:
             yield
@@ -101,35 +121,33 @@ class Watchtower:
     def attend(self) -> bool:
         """Look at the ledger and do what cannot wait; return whether there was something.
 
+        What cannot be done keeps nothing else from being done in the same look.
+
         Raises:
-            NetworkError, LedgerError: it has to be tried again.
+            NetworkError, LedgerError: something has to be tried again.
         """
         record = self._watch.refresh().current_round
         if record is None or self._node not in record.cohort:
             return False
-        match record.phase:
-            case Phase.OPEN:
-                return self._claim(record)
-            case Phase.SEALED:
-                return self._examine_batch(record)
-            case Phase.AGGREGATED:
-                return self._press(record) or self._examine_batch(record)
-            case Phase.PROPOSED:
-                return self._examine_proposal(record) or self._examine_batch(record)
-        return False
+        has_acted, failures = False, []
+        for act in self._acts.get(record.phase, ()):
+            try:
+                has_acted = act(record) or has_acted
+            except _PASSING as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return has_acted
 
-    def _run(self, over: threading.Event, poll_interval_s: float) -> None:
-        pause_s = shortest_s = max(poll_interval_s, self._window_s / _LOOKS)
+    def _run(self, over: threading.Event) -> None:
         try:
             while not over.is_set():
                 try:
                     self.attend()
-                    pause_s = shortest_s
-                except (NetworkError, LedgerError, PeerError, OSError, sqlite3.OperationalError) as error:
+                except _PASSING as error:
                     if not over.is_set():
                         self._log.error("error", message=str(error))
-                    pause_s = max(shortest_s, min(2 * pause_s, self._window_s * _SHARE))
-                over.wait(pause_s)
+                over.wait(self.pause_s)
         except BaseException as error:  # noqa: BLE001 (raised by `check`)
             self._failure = error
 
@@ -171,42 +189,69 @@ class Watchtower:
     def _examine_proposal(self, record: RoundRecord) -> bool:
         """Object to a proposed result that is another than this node's, or rests on no signatures."""
         proposal = record.proposal
-        if proposal is None or (record.number, proposal.root) in self._examined:
+        if proposal is None:
             return False
         model = self._journal.entry(record.number).model
         if model is not None and model != proposal.model_digest:
-            is_settled = self._witness.attest(record.number, model)
-        else:
-            is_settled = self._object_to_leaves(record, Subject.ATTESTATION)
-        # What was refused is to be said again while the result is proposed.
-        if is_settled:
-            self._examined.add((record.number, proposal.root))
-        return True
+            self._witness.attest(record.number, model)
+            return True
+        return self._examine(record, Subject.ATTESTATION, proposal.root)
 
     def _examine_batch(self, record: RoundRecord) -> bool:
         """Object to anchored commitments that nobody signed so."""
-        batch = record.batch
-        if batch is None or (record.number, batch.root) in self._examined:
-            return False
-        if self._object_to_leaves(record, Subject.COMMITMENT):
-            self._examined.add((record.number, batch.root))
-        return True
+        return record.batch is not None and self._examine(record, Subject.COMMITMENT, record.batch.root)
 
-    def _object_to_leaves(self, record: RoundRecord, subject: Subject) -> bool:
-        """Dispute leaves that are bad or withheld; return whether that is settled."""
+    def _examine(self, record: RoundRecord, subject: Subject, root: Digest) -> bool:
+        """Dispute leaves that are bad, or withheld for too long, in each look until the round is over.
+
+        Only then does the history show that the dispute was heard: an endpoint's receipt does not.
+        """
+        key = record.number, root
+        if key in self._sound:
+            return False
+        # Before a result is proposed, nothing depends on them yet. One failure is no more than a hint.
+        is_last = record.phase is Phase.PROPOSED and key in self._missed and self._batches.is_late(record)
         try:
             if subject is Subject.ATTESTATION:
                 self._batches.verify_proposal(record)
             else:
                 self._batches.find_contributions(record)
         except BadLeaf as error:
-            return self._witness.dispute(record, subject, error.index, reason=str(error))
+            self._witness.dispute(record, subject, error.index, reason=str(error))
+            return True
+        except LedgerUnreachable:
+            raise  # no dispute would arrive either
         except (NetworkError, LedgerError) as error:
-            # Before a result is proposed, nothing depends on them yet.
-            if record.phase is not Phase.PROPOSED or not self._batches.is_late(record):
+            self._missed.add(key)
+            if not is_last:
                 raise
-            return self._witness.dispute(record, subject, 0, reason=f"the leaves are withheld: {error}")
+            self._witness.dispute(record, subject, 0, reason=f"the leaves are withheld: {error}")
+            return True
         except PeerError:
             # No leaf is wrong, but the seal: the daemon refuses the sum, and the audit finds it.
-            return True
+            pass
+        self._sound.add(key)
+        return True
+
+    def _end(self, record: RoundRecord) -> bool:
+        """End a round that is overdue for everybody, so that it does not wait for an aggregator that is gone.
+
+        A result that stood for its window is made the head where this node has nothing against it.
+        """
+        # One node after the other: the first one's transaction spares the others theirs.
+        turn_s = (1 + sorted(record.cohort).index(self._node)) * self.pause_s
+        time_now = self._watch.ledger.final_block(self._watch.finality).timestamp
+        if time_now <= record.deadline + self._overdue_s + turn_s:
+            return False
+        entry, proposal, batch = self._journal.entry(record.number), record.proposal, record.batch
+        roots = {(record.number, bound.root) for bound in (proposal, batch) if bound is not None}
+        if (
+            proposal is not None
+            and roots <= self._sound
+            and entry.stage is not Stage.REFUSED
+            and entry.model in (None, proposal.model_digest)
+        ):
+            self._witness.finalise(record, proposal.model_digest)
+        else:
+            self._witness.fail(record)
         return True

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from fedproof_aggregator.allowance import CALL_BURST, CALLS_PER_S, HEAVY, MOST_CLIENTS, Pace, Slots
+from fedproof_aggregator.allowance import (
+    CALL_BURST,
+    CALLS_PER_S,
+    HEAVY,
+    HEAVY_CALLS,
+    MOST_CLIENTS,
+    Pace,
+    Slots,
+)
 from fedproof_aggregator.refusal import Refused
+
+from fedproof.wire import aggregation_pb2 as wire
 
 NODE, OTHER = b"a node", b"another"
 
@@ -118,6 +128,11 @@ def test_a_node_stays_far_below_the_limits(clock: Clock) -> None:
             # A commitment, an upload, a batch, an attestation: a round a second.
             for _ in range(4):
                 pace.spend(NODE, weight=HEAVY)
+
+
+def test_heavy_calls_are_calls_of_the_service() -> None:
+    """Each name is one that the proto has."""
+    assert {method.name for method in wire.DESCRIPTOR.services_by_name["Aggregation"].methods} > HEAVY_CALLS
 
 
 def test_so_many_at_once_and_no_more() -> None:

@@ -265,6 +265,21 @@ def test_many_attestations_are_proposed_and_given_out(batching: World) -> None:
     assert batching.of_kind("finalised")[0]["attestations"] == 3
 
 
+def test_a_differing_signature_costs_no_node_a_transaction(batching: World) -> None:
+    """The others' attestations are proposed at once, however few; nobody objects, and they are the result."""
+    batching.deliver_signed(0, 1, 2)
+    take(batching, "anchored", "sealed", "aggregated")
+    sent = count_transactions(batching)
+    batching.attest_signed(0, model="another")
+    model = batching.attest_signed(1, 2)
+    take(batching, "proposed")
+    assert [leaf.node for leaf in get_proposal(batching)] == [batching.node(i).address for i in (1, 2)]
+    batching.pass_deadline()
+    take(batching, "finalised")
+    assert record_of(batching).result == model
+    assert count_transactions(batching) == sent
+
+
 def test_a_contradicted_proposal_is_reported(batching: World) -> None:
     """A node that attests another model meanwhile fails the round in the contract; the log says why."""
     batching.reconfigure(most_signatures=2)

@@ -18,7 +18,7 @@ from fedproof.errors import LedgerUnreachable, PolicyMismatch
 from fedproof.ledger.client import BlockRef
 from fedproof.ledger.events import FailureReason, Phase
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import POLICY, World, encrypted, refusal, wrapped_keys
+from tests.aggregator.world import ATTEST_WINDOW_S, POLICY, World, encrypted, refusal, wrapped_keys
 from tests.chain import AGGREGATE_WINDOW_S, make_digest
 
 
@@ -187,18 +187,34 @@ def test_no_quorum_fails_the_round(world: World) -> None:
     assert (line["reason"], phase(world)) == ("NO_QUORUM", Phase.FAILED)
 
 
-def test_a_differing_signature_is_left_to_transactions(world: World) -> None:
-    """Nobody fails a round by a signature that the ledger never sees: what nodes then send decides."""
+def test_a_differing_signature_that_nobody_stands_by_costs_no_round(world: World) -> None:
+    """Its node has most of the window to say so on the ledger; then the quorum's model is the result."""
+    world.deliver(0, 1, 2)
+    settle(world)
+    world.attest_signed(2, model="another model")
+    model = world.attest_signed(0, 1)
+    assert not world.daemon.step()
+    world.pass_deadline(by_s=-ATTEST_WINDOW_S // 4 - 1)
+    assert not world.daemon.step()
+    world.pass_deadline(by_s=-ATTEST_WINDOW_S // 4)
+    settle(world)
+    (line,) = world.of_kind("attestations_differ")
+    other = make_digest("another model").hex()
+    assert line["nodes"] == {checksum_address(world.node(2).address): other}
+    record = world.view.find_round(1)
+    assert record is not None
+    assert (record.result, len(record.signers)) == (model, 2)
+
+
+def test_a_differing_transaction_fails_the_round(world: World) -> None:
+    """A node that says so on the ledger, in its own name, is heard there."""
     world.deliver(0, 1, 2)
     settle(world)
     world.attest_signed(0, 1)
     world.attest_signed(2, model="another model")
-    assert not world.daemon.step()
-    with world.federation.chain.rolled_back():
-        world.attest(0, 1)
-        assert phase(world) is Phase.FINALISED
-    world.restart()
     world.attest(2, model="another model")
+    world.pass_deadline(by_s=-ATTEST_WINDOW_S // 4)
+    assert not world.daemon.step()
     world.attest(0)
     assert phase(world) is Phase.FAILED
 

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from fedproof_aggregator.allowance import CALL_BURST, HEAVY
-from fedproof_aggregator.service import REQUESTS_PER_CLIENT
+from fedproof_aggregator.allowance import CALL_BURST, HEAVY, REQUESTS_PER_CLIENT
 
 from fedproof.errors import LedgerUnreachable
 from fedproof.ledger.events import FailureReason
@@ -40,6 +39,21 @@ def use_up(world: World) -> None:
 
 def count_looks(world: World) -> int:
     return world.federation.chain.provider.requests.count(LOOK)
+
+
+class Queue:
+    """A lock that knows how many have come to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.came = threading.Semaphore(0)
+
+    def __enter__(self) -> None:
+        self.came.release()
+        self._lock.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        self._lock.release()
 
 
 def test_every_method_is_counted(stopped: World) -> None:
@@ -102,16 +116,14 @@ def test_one_certificate_keeps_a_bounded_number_of_threads_waiting_for_the_chain
     batching.view.refresh()
     address = batching.address
     answer = threading.Event()
+    queue = Queue()
+    batching.view._peers = queue  # type: ignore[assignment]
     batching.federation.chain.provider.interrupts[LOOK] = lambda: answer.wait(30)
     stub = batching.stub(0)
     calls = [stub.GetBatch.future(wire.GetBatchRequest(round=1)) for _ in range(REQUESTS_PER_CLIENT)]
-    message = ""
-    while not message:
-        try:
-            stub.GetFederation(wire.GetFederationRequest())
-        except grpc.RpcError as error:
-            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # noqa: PT017
-            message = error.details()
+    assert all(queue.came.acquire(timeout=10) for _ in calls)
+    code, message = refusal(lambda: stub.GetFederation(wire.GetFederationRequest()))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert (
         message == f"expected at most {REQUESTS_PER_CLIENT} requests at once under one certificate; try again"
     )
@@ -121,21 +133,6 @@ def test_one_certificate_keeps_a_bounded_number_of_threads_waiting_for_the_chain
     for call in calls:
         assert refusal(call.result)[0] is grpc.StatusCode.FAILED_PRECONDITION
     stub.GetFederation(wire.GetFederationRequest())
-
-
-class Queue:
-    """A lock that knows how many have come to it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.came = threading.Semaphore(0)
-
-    def __enter__(self) -> None:
-        self.came.release()
-        self._lock.acquire()
-
-    def __exit__(self, *_error: object) -> None:
-        self._lock.release()
 
 
 def wait_together(world: World, peers: int, *, outages: int) -> list[bool]:

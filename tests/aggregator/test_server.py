@@ -1,4 +1,4 @@
-"""The server's shell: who may connect, health, reflection, limits."""
+"""The server's shell: who may connect, health, limits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from fedproof_aggregator.server import SERVICE, compute_stream_limit, start_server
-from fedproof_aggregator.service import STREAMS_PER_CLIENT
+from fedproof_aggregator.allowance import REQUESTS_PER_CLIENT, STREAMS_PER_CLIENT, Allowance
+from fedproof_aggregator.server import SERVICE, compute_threads, start_server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from fedproof.config import TlsConfig
 from fedproof.errors import ConfigurationError
@@ -50,14 +49,6 @@ def test_health_is_served(channel: grpc.Channel) -> None:
     for service in ("", SERVICE):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
-
-
-def test_reflection_lists_the_service(channel: grpc.Channel) -> None:
-    """A generic client finds out what can be called."""
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
-    (answer,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))
-    names = {service.name for service in answer.list_services_response.service}
-    assert names >= {"fedproof.wire.Aggregation", "grpc.health.v1.Health"}
 
 
 @pytest.mark.parametrize("stranger", ["nobody", "another authority's", "plain text"])
@@ -117,17 +108,104 @@ def test_one_certificate_holds_a_bounded_number_of_streams(world: World) -> None
     assert world.upload(0, update).chunks == 3
 
 
-def test_the_stream_limit_follows_the_policy() -> None:
-    """Two calls for each node of the largest cohort and some more, up to what a machine carries."""
-    assert compute_stream_limit(2) == 20
-    assert compute_stream_limit(16) == 48
-    assert compute_stream_limit(1000) == 256
+def hoard(world: World, path: str, *messages: bytes, connections: int = 4) -> list[grpc.Future]:
+    """Let the first node begin more calls than there are threads, and end none."""
+
+    def send(over: threading.Event) -> Iterator[bytes]:
+        yield from messages
+        over.wait(60)
+
+    calls = []
+    for _ in range(connections):
+        world.stub(0)
+        begin = world._channels[-1].stream_stream(path)
+        for _ in range(16):
+            over = threading.Event()
+            calls.append(begin(send(over)))
+            calls[-1].add_callback(over.set)
+    return calls
+
+
+def ask_everything(world: World) -> dict[str, grpc.StatusCode]:
+    """Let the second node make each call of the service; return what it was told."""
+    stub = world.stub(1)
+    codes = {}
+    for method in wire.DESCRIPTOR.services_by_name["Aggregation"].methods:
+        request = getattr(wire, method.input_type.name)(
+            **({"round": 1} if "round" in method.input_type.fields_by_name else {})
+        )
+
+        def call(name: str = method.name, request: object = request) -> None:
+            answer = getattr(stub, name)(iter([request]) if name == "Upload" else request, timeout=10)
+            if isinstance(answer, Iterator):
+                list(answer)
+
+        try:
+            call()
+        except grpc.RpcError as error:
+            codes[method.name] = error.code()
+        else:
+            codes[method.name] = grpc.StatusCode.OK
+    return codes
+
+
+@pytest.mark.parametrize(
+    ("path", "messages", "most"),
+    [
+        ("/fedproof.wire.Aggregation/GetBatch", (), REQUESTS_PER_CLIENT),
+        ("/fedproof.wire.Aggregation/Upload", (), STREAMS_PER_CLIENT),
+        ("/fedproof.wire.Aggregation/DownloadAggregate", (), STREAMS_PER_CLIENT),
+        ("/grpc.health.v1.Health/Check", (), REQUESTS_PER_CLIENT),
+        ("/grpc.health.v1.Health/Watch", (b"",), STREAMS_PER_CLIENT),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", (), 0),
+    ],
+)
+def test_what_one_certificate_keeps_under_way_locks_nobody_out(
+    world: World, path: str, messages: tuple[bytes, ...], most: int
+) -> None:
+    """Calls that bring nothing and do not end are counted too, of whatever service; another is served all."""
+    before = ask_everything(world)
+    assert not {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED} & {*before.values()}
+    calls = hoard(world, path, *messages)
+    assert ask_everything(world) == before
+    deadline = time.monotonic() + 10
+    while (left := sum(not call.done() for call in calls)) > most and time.monotonic() < deadline:
+        ask_everything(world)
+    assert left == most
+    for call in calls:
+        call.cancel()
+
+
+def test_all_that_one_certificate_may_have_under_way_locks_nobody_out(world: World) -> None:
+    """Streams and requests together, from many connections; another is served all calls."""
+    before = ask_everything(world)
+    calls = hoard(world, "/fedproof.wire.Aggregation/Upload") + hoard(world, "/grpc.health.v1.Health/Check")
+    assert ask_everything(world) == before
+    assert sum(not call.done() for call in calls) >= STREAMS_PER_CLIENT + REQUESTS_PER_CLIENT
+    for call in calls:
+        call.cancel()
+
+
+def test_a_call_without_a_message_and_one_that_is_none_are_refused(channel: grpc.Channel) -> None:
+    """Both are told so, and give back what they held."""
+    call = channel.stream_unary("/fedproof.wire.Aggregation/GetBatch")
+    for _ in range(3 * REQUESTS_PER_CLIENT):
+        assert refusal(lambda: call(iter([])))[0] is grpc.StatusCode.INVALID_ARGUMENT
+        assert refusal(lambda: call(iter([b"\xff"])))[0] is grpc.StatusCode.INTERNAL
+    assert AggregationStub(channel).GetFederation(wire.GetFederationRequest()).policy_digest == POLICY.digest
+
+
+def test_there_is_a_thread_for_all_that_a_cohort_may_have_under_way() -> None:
+    """So many for each node of the largest cohort and some more, up to what a machine carries."""
+    assert compute_threads(2) == 2 * (STREAMS_PER_CLIENT + REQUESTS_PER_CLIENT) + 16
+    assert compute_threads(100) == 1216
+    assert compute_threads(1000) == 1280
 
 
 def test_an_address_in_use_is_refused(fresh: World) -> None:
     """A second server on the same port is told so, instead of sharing it."""
     with pytest.raises(ConfigurationError, match="listen: expected an address that can be bound, got"):
-        start_server(fresh.service, fresh.address, tls=fresh.config.tls, max_streams=2)
+        start_server(fresh.service, fresh.address, tls=fresh.config.tls, threads=2, allowance=Allowance())
 
 
 @pytest.mark.parametrize("key", ["ca", "certificate", "key"])
@@ -137,10 +215,10 @@ def test_a_pem_file_that_is_none_is_named(fresh: World, tmp_path: Path, key: str
     path = tmp_path / "file.pem"
     changed = tls.model_copy(update={key: path})
     with pytest.raises(ConfigurationError, match=r"file.pem: expected .*PEM.* got"):
-        start_server(fresh.service, "localhost:0", tls=changed, max_streams=2)
+        start_server(fresh.service, "localhost:0", tls=changed, threads=2, allowance=Allowance())
     path.write_bytes(b"not PEM")
     with pytest.raises(ConfigurationError, match=r"file.pem: expected .*PEM.* got other bytes"):
-        start_server(fresh.service, "localhost:0", tls=changed, max_streams=2)
+        start_server(fresh.service, "localhost:0", tls=changed, threads=2, allowance=Allowance())
 
 
 def test_a_stream_under_way_is_let_finish_and_an_idle_client_is_not_waited_for(world: World) -> None:

@@ -269,12 +269,33 @@ def test_after_the_deadline_a_quorum_waits_for_nobody() -> None:
     assert finalise(A, A, overdue=1) == Finalise(A, leaves(0, 1))
 
 
-@pytest.mark.parametrize("sent", [(), (B,)], ids=["signed", "sent"])
-def test_attestations_that_differ_wait_for_transactions(sent: tuple[Any, ...]) -> None:
-    """A second model ends the round on the ledger, or at the deadline; then each node is named."""
-    models = (A, A) if sent else (A, A, B)
-    assert finalise(*models, sent=sent, grace_over=True) == Wait()
-    step = finalise(*models, sent=sent, overdue=1)
+def test_a_signature_that_differs_has_three_quarters_of_the_window() -> None:
+    """From half on its node may say so by a transaction; if it does not, the quorum's model is the result."""
+    for models, overdue in (((A, A, B), -50), ((B, A, A), -50), ((A, A, B), 1)):
+        assert finalise(*models, overdue=-50.1, grace_over=True) == Wait()
+        others = [index for index, model in enumerate(models) if model == A]
+        assert finalise(*models, overdue=overdue) == Finalise(A, leaves(*others))
+    assert finalise(A, B, sent=(A,), overdue=-50.1) == Wait()
+    assert finalise(A, B, sent=(A,), overdue=-50) == Finalise(A, leaves(0))
+
+
+def test_with_batching_a_signature_that_differs_is_left_to_the_proposal() -> None:
+    """Its node has the proposal's window to say so by a transaction, and nobody else has to send one."""
+    assert finalise(A, B, A, policy=BATCHING, overdue=-200) == Propose(A, leaves(0, 2))
+    assert finalise(A, B, A, policy=BATCHING, overdue=0) == Propose(A, leaves(0, 2))
+    assert finalise(A, B, A, policy=BATCHING, overdue=1) == Finalise(A, leaves(0, 2))
+    four: dict[str, Any] = {"policy": BATCHING, "cohort": 4}
+    assert finalise(A, B, A, **four) == Wait(), "the fourth may still attest"
+    assert finalise(A, B, A, grace_over=True, **four) == Propose(A, leaves(0, 2))
+    assert finalise(A, B, sent=(A,), policy=BATCHING, overdue=-50.1) == Wait(), "one signature is no quorum"
+
+
+def test_a_transaction_that_differs_has_the_last_word() -> None:
+    """The contract takes no other model then: the round waits for its end, and each node is named."""
+    for policy in (POLICY, BATCHING):
+        assert finalise(A, A, sent=(B,), grace_over=True, policy=policy) == Wait()
+        assert finalise(A, A, sent=(B,), overdue=0, policy=policy) == Wait()
+    step = finalise(A, A, sent=(B,), overdue=1)
     assert isinstance(step, Fail)
     assert step.reason is FailureReason.NO_QUORUM
     names = [

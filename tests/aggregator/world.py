@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 import structlog
-from fedproof_aggregator.allowance import CALL_BURST, CALLS_PER_S, Pace
+from fedproof_aggregator.allowance import Allowance
 from fedproof_aggregator.config import AggregatorConfig
 from fedproof_aggregator.daemon import Daemon
 from fedproof_aggregator.intake import Intake
@@ -29,6 +29,7 @@ from fedproof_aggregator.server import (
     STREAMS_AT_WORK,
     UPLOAD_PATIENCE_S,
     RunningServer,
+    compute_threads,
     start_server,
 )
 from fedproof_aggregator.service import AggregationService
@@ -268,7 +269,6 @@ class World:
             statements=self.statements,
             uploads=Turnstile(STREAMS_AT_WORK, patience_s=UPLOAD_PATIENCE_S),
             downloads=Turnstile(STREAMS_AT_WORK, patience_s=DOWNLOAD_PATIENCE_S),
-            pace=Pace(per_s=CALLS_PER_S, burst=CALL_BURST, clock=self.clock),
             policy_digest=self.policy.digest,
             logger=logger,
             on_progress=self.daemon.wake,
@@ -296,14 +296,20 @@ class World:
     def stop_server(self, grace_s: float) -> None:
         """End the server, if it was started."""
         if self._server is not None:
-            self._server.stop(grace_s, await_idle=self.service.await_idle)
+            self._server.stop(grace_s)
             self._server = None
 
     @property
     def address(self) -> str:
         """Where it serves; the server starts when it is asked for first."""
         if self._server is None:
-            self._server = start_server(self.service, self.config.listen, tls=self.config.tls, max_streams=24)
+            self._server = start_server(
+                self.service,
+                self.config.listen,
+                tls=self.config.tls,
+                threads=compute_threads(2),
+                allowance=Allowance(clock=self.clock),
+            )
         return self._server.address
 
     def _keep_line(self, _logger: object, level: str, event: dict[str, Any]) -> str:

@@ -11,10 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import requests
+from eth_utils import keccak
 
 from fedproof.ledger.history import History
 
 Answer = dict[str, Any]
+Twist = Callable[[Answer, Callable[..., Answer]], Answer | None]
 
 
 class Anvil:
@@ -90,7 +92,7 @@ class Proxy:
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
         self._local = threading.local()
-        self.twist: Callable[[Answer, Callable[..., Answer]], Answer | None] = honest
+        self.twist: Twist = honest
         self.requests: list[str] = []
         handler = type("Handler", (_Handler,), {"proxy": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -198,7 +200,57 @@ def lie_in_nonce(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
     return answer
 
 
-def make_stale(head: int) -> Callable[[Answer, Callable[..., Answer]], Answer | None]:
+def make_liar_in_receipts(status: int) -> Twist:
+    """Return a twist that keeps transactions to itself, and invents their receipts."""
+
+    def invent(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
+        method, parameters = request["method"], request["params"]
+        answer = {"jsonrpc": "2.0", "id": request["id"]}
+        if method == "eth_sendRawTransaction":
+            return {**answer, "result": "0x" + keccak(hexstr=parameters[0]).hex()}
+        if method == "eth_getTransactionByHash":
+            return {**answer, "result": {"hash": parameters[0], "blockNumber": None}}
+        if method == "eth_getTransactionReceipt":
+            return {**answer, "result": _make_receipt(parameters[0], status=status)}
+        return ask()
+
+    return invent
+
+
+def _make_receipt(transaction_hash: str, *, status: int) -> Answer:
+    return {
+        "transactionHash": transaction_hash,
+        "transactionIndex": "0x0",
+        "blockHash": "0x" + "11" * 32,
+        "blockNumber": "0x1",  # which is final
+        "status": hex(status),
+        "gasUsed": "0x5208",
+        "cumulativeGasUsed": "0x5208",
+        "effectiveGasPrice": "0x1",
+        "contractAddress": None,
+        "logs": [],
+        "logsBloom": "0x" + "00" * 256,
+        "from": "0x" + "11" * 20,
+        "to": "0x" + "22" * 20,
+        "type": "0x2",
+    }
+
+
+def make_liar_in_fees(*, base_fee: int, tip: int) -> Twist:
+    """Return a twist that names these fees, in wei."""
+
+    def misname(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
+        answer = ask()
+        if request["method"] == "eth_getBlockByNumber" and answer.get("result"):
+            answer["result"]["baseFeePerGas"] = hex(base_fee)
+        if request["method"] == "eth_maxPriorityFeePerGas":
+            answer["result"] = hex(tip)
+        return answer
+
+    return misname
+
+
+def make_stale(head: int) -> Twist:
     """Return a twist that knows no block after one."""
 
     def be_stale(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
@@ -206,6 +258,8 @@ def make_stale(head: int) -> Callable[[Answer, Callable[..., Answer]], Answer | 
         answer = {"jsonrpc": "2.0", "id": request["id"]}
         if method == "eth_blockNumber":
             return {**answer, "result": hex(head)}
+        if method == "eth_estimateGas":
+            return ask({**request, "params": [parameters[0], hex(head)]})
         if method == "eth_getBlockByNumber":
             if parameters[0] in ("latest", "pending"):
                 return ask({**request, "params": [hex(head), *parameters[1:]]})

@@ -128,6 +128,7 @@ def test_several_endpoints_are_used(anvil: Anvil, book: AddressBook, tmp_path: P
         ({"keystore": "a", "finality": "soon"}, "finality: "),
         ({"keystore": "a", "rpc_url": []}, "rpc_url: "),
         ({"keystore": "a", "max_fee_gwei": 0.0}, "max_fee_gwei: "),
+        ({"keystore": "a", "max_tip_gwei": 0.0}, "max_tip_gwei: "),
     ],
 )
 def test_contradictions_are_refused(tmp_path: Path, keys: dict[str, object], message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from fedproof.wire.aggregation_pb2_grpc import AggregationServicer, add_Aggregat
 
 _LONGEST_WAIT_S = 60.0
 QUICK = Patience(attempts=3, first_pause_s=0.1, longest_pause_s=0.2, call_s=5.0, stream_s=20.0)
+ONCE = Patience(attempts=1, call_s=5.0)
 
 
 class Aggregator(AggregationServicer):
@@ -31,6 +32,7 @@ class Aggregator(AggregationServicer):
     Attributes:
         failures: by method, what the next calls are answered with instead.
         held: by method, what its calls wait for before they are answered.
+        before: by method, what happens before its calls are answered; it may end them.
         cut_after: chunks after which the next uploads are cut off.
         requests: every message that came in.
     """
@@ -48,6 +50,7 @@ class Aggregator(AggregationServicer):
         self.proposals: dict[int, list[wire.SignedAttestation]] = {}
         self.failures: dict[str, list[grpc.StatusCode]] = {}
         self.held: dict[str, threading.Event] = {}
+        self.before: dict[str, Callable[[grpc.ServicerContext], None]] = {}
         self.cut_after: list[int] = []
         self.requests: list[Any] = []
         self._lock = threading.Lock()
@@ -61,6 +64,8 @@ class Aggregator(AggregationServicer):
             self.held[method].wait(_LONGEST_WAIT_S)
         if code is not None:
             context.abort(code, f"planned {code.name}")
+        if method in self.before:
+            self.before[method](context)
 
     def GetFederation(self, request: Any, context: grpc.ServicerContext) -> wire.GetFederationResponse:
         self._enter("GetFederation", request, context)

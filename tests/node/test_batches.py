@@ -206,18 +206,16 @@ def test_when_nothing_is_anchored_everybody_commits(uploaded: World) -> None:
     assert len(uploaded.seal(1)) == 3
 
 
-@pytest.mark.parametrize("is_refused", [True, False], ids=["refused", "unreachable"])
-def test_a_withheld_batch_counts_nobody(uploaded: World, *, is_refused: bool) -> None:
-    """A node that is not shown the batch commits by itself: at once, or when half of its time is over."""
+@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE])
+def test_a_withheld_batch_counts_nobody(uploaded: World, code: grpc.StatusCode) -> None:
+    """A node that is not shown the batch commits by itself when half of its time is over."""
     node = uploaded.nodes[0]
     uploaded.anchor(1)
-    if is_refused:
-        refuse(uploaded, "GetBatch", grpc.StatusCode.NOT_FOUND)
-    else:
-        refuse(uploaded, "GetBatch", grpc.StatusCode.UNAVAILABLE)
-        with pytest.raises(NetworkError, match="GetBatch"):
-            node.settle()
-        pass_half_window(uploaded)
+    refuse(uploaded, "GetBatch", code)
+    with pytest.raises(NetworkError, match="GetBatch"):
+        node.settle()
+    assert node.transactions == 0
+    pass_half_window(uploaded)
     node.settle()
     assert set(record_of(uploaded).commitments) == {node.address}
     uploaded.servicer.failures.clear()
@@ -273,31 +271,51 @@ def test_a_bad_leaf_is_disputed(
     assert uploaded.play_round(2) == uploaded.history().head_model
 
 
-@pytest.mark.parametrize("is_other", [False, True], ids=["refused", "other leaves"])
-def test_a_withheld_batch_is_disputed(
-    uploaded: World, monkeypatch: pytest.MonkeyPatch, *, is_other: bool
+def drop_leaf(world: World) -> None:
+    world.servicer.batches[1].pop()
+
+
+def drop_batch(world: World) -> None:
+    del world.servicer.batches[1]
+
+
+def refuse_batch(world: World) -> None:
+    refuse(world, "GetBatch", grpc.StatusCode.UNAVAILABLE)
+
+
+@pytest.mark.parametrize("withhold", [drop_leaf, drop_batch, refuse_batch])
+def test_a_batch_that_is_not_there_is_waited_for(
+    uploaded: World, monkeypatch: pytest.MonkeyPatch, withhold: Callable[[World], None]
 ) -> None:
-    """After the seal, whoever is shown no leaves under the anchored root objects, and decrypts nothing."""
+    """While the leaves do not come, nothing is decrypted or said; afterwards the round goes on."""
     publish(uploaded)
-    if is_other:
-        uploaded.servicer.batches[1].pop()
-    else:
-        del uploaded.servicer.batches[1]
-    assert_not_decrypted(uploaded, monkeypatch)
-    assert record_of(uploaded).dispute == Dispute(uploaded.nodes[0].address, Subject.COMMITMENT, 0)
-    assert "the leaves are withheld" in uploaded.nodes[0].log.of("error")[0]["message"]
-
-
-def test_a_batch_that_cannot_be_fetched_for_now_is_not_disputed(uploaded: World) -> None:
-    """While the aggregator does not answer, nothing is decrypted or said; afterwards the round goes on."""
-    publish(uploaded)
-    refuse(uploaded, "GetBatch", grpc.StatusCode.UNAVAILABLE)
-    with pytest.raises(NetworkError, match="GetBatch"):
+    served = list(uploaded.servicer.batches[1])
+    withhold(uploaded)
+    decrypted: list[object] = []
+    monkeypatch.setattr(CodecWorkers, "decode", lambda *arguments, **_: decrypted.append(arguments))
+    with pytest.raises(NetworkError, match=r"GetBatch|round 1: the batch: "):
         uploaded.nodes[0].settle()
+    pass_half_window(uploaded)
+    with pytest.raises(NetworkError, match=r"GetBatch|round 1: the batch: "):
+        uploaded.nodes[0].settle()
+    assert not decrypted
     assert record_of(uploaded).dispute is None
+    monkeypatch.undo()
+    uploaded.servicer.batches[1] = served
     uploaded.servicer.failures.clear()
     uploaded.settle()
-    assert len(uploaded.attestations(1)) == 3
+    assert record_of(uploaded).phase is Phase.FINALISED, "pressed home after half of the window"
+
+
+def test_a_batch_that_never_came_ends_with_its_round(uploaded: World) -> None:
+    """A node that waits for leaves gives them up when the round is over, and takes part in the next one."""
+    publish(uploaded)
+    drop_batch(uploaded)
+    with pytest.raises(NetworkError, match="the leaves are not there yet"):
+        uploaded.nodes[0].settle()
+    uploaded.fail(1)
+    uploaded.settle()
+    assert uploaded.play_round(2) == uploaded.history().head_model
 
 
 def test_a_late_node_disputes_too(batched: World) -> None:
@@ -394,14 +412,20 @@ def test_a_proposal_of_another_model_is_contradicted(attested: World) -> None:
 
 @pytest.mark.parametrize("is_other", [False, True], ids=["refused", "other leaves"])
 def test_withheld_signatures_are_disputed(attested: World, *, is_other: bool) -> None:
-    """A proposal whose leaves are not shown rests on nothing."""
+    """A proposal whose leaves are not shown by half of the window rests on nothing."""
     attested.propose(1)
     if is_other:
         attested.servicer.proposals[1].pop()
     else:
         del attested.servicer.proposals[1]
-    attested.settle()
-    assert record_of(attested).dispute == Dispute(attested.nodes[0].address, Subject.ATTESTATION, 0)
+    node = attested.nodes[0]
+    with pytest.raises(NetworkError, match="the leaves are not there yet"):
+        node.settle()
+    assert record_of(attested).dispute is None
+    pass_half_window(attested)
+    node.settle()
+    assert record_of(attested).dispute == Dispute(node.address, Subject.ATTESTATION, 0)
+    assert "the leaves are withheld" in node.log.of("error")[0]["message"]
 
 
 def test_signatures_that_cannot_be_fetched_are_disputed_in_time(attested: World) -> None:

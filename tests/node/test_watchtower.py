@@ -12,10 +12,10 @@ import pytest
 from fedproof_node.journal import Stage
 from fedproof_node.watchtower import make_patience
 
-from fedproof.ledger.events import Phase, Subject
+from fedproof.ledger.events import FailureReason, Phase, Subject
 from fedproof.ledger.rounds import Dispute
 from fedproof.ledger.statements import SignedAttestation
-from tests.node.test_batches import WINDOW_S, leave_out, pass_anchoring, pass_half_window, record_of
+from tests.node.test_batches import STRANGE, WINDOW_S, leave_out, pass_anchoring, pass_half_window, record_of
 from tests.node.world import Node, World
 
 DEADLINE_S = 30.0
@@ -129,6 +129,7 @@ def test_a_claim_that_comes_too_late_is_made_once(opened: World) -> None:
     opened.settle()
     pass_anchoring(opened)
     opened.chain_federation.pass_deadline()
+    opened.chain.tester.mine_block()
     for _ in range(3):
         victim.daemon.watchtower.attend()
     assert len([entry for entry in victim.log.of("error") if "not claimed" in entry["message"]]) == 1
@@ -140,7 +141,7 @@ def test_the_thread_looks_by_itself_and_ends_with_the_daemon(opened: World) -> N
     victim = opened.nodes[0]
     opened.settle()
     opened.anchor(1, spoil=leave_out(victim))
-    with victim.daemon.watchtower.watching(poll_interval_s=0.01):
+    with victim.daemon.watchtower.watching():
         deadline = time.monotonic() + DEADLINE_S
         while len(victim.log.of("committed")) != 2:
             victim.daemon.watchtower.check()
@@ -156,7 +157,7 @@ def test_a_defect_of_the_thread_is_raised_in_the_daemon(opened: World) -> None:
     victim = opened.nodes[0]
     victim.daemon.watchtower.check()
     victim.journal.close()
-    with victim.daemon.watchtower.watching(poll_interval_s=0.01):
+    with victim.daemon.watchtower.watching():
         deadline = time.monotonic() + DEADLINE_S
         while "watchtower" in {thread.name for thread in threading.enumerate()}:
             assert time.monotonic() < deadline
@@ -166,6 +167,91 @@ def test_a_defect_of_the_thread_is_raised_in_the_daemon(opened: World) -> None:
 
 
 def test_its_patience_leaves_time_to_object() -> None:
-    """One answer takes no more than an eighth of the window, and is asked for once."""
-    patience = make_patience(8)
+    """One answer takes no more than a sixteenth of the window, and is asked for once."""
+    patience = make_patience(16)
     assert (patience.attempts, patience.call_s) == (1, 1.0)
+
+
+# Rounds that nobody ends
+
+
+def pass_overdue(world: World, *, turns: int) -> None:
+    """Go to where as many nodes as that may have ended the round, one after the other."""
+    rounds = world.policy.rounds
+    waited_s = rounds.aggregate_window_s + turns * (rounds.attest_window_s / 32)
+    world.chain_federation.pass_deadline(by_s=int(waited_s) + 1)
+    world.chain.tester.mine_block()
+
+
+def seal(world: World) -> None:
+    world.settle()
+    world.anchor(1)
+    world.seal(1)
+
+
+def aggregate(world: World) -> None:
+    seal(world)
+    world.aggregate(1)
+
+
+@pytest.mark.parametrize(
+    ("play", "reason"),
+    [
+        (World.settle, FailureReason.ABANDONED),
+        (seal, FailureReason.NO_AGGREGATE),
+        (aggregate, FailureReason.NO_QUORUM),
+    ],
+)
+def test_a_round_that_nobody_ends_is_ended(
+    opened: World, play: Callable[[World], None], reason: FailureReason
+) -> None:
+    """Without an aggregator, one node after the other is to fail the round, and the first one does."""
+    first, second, _ = sorted(opened.nodes, key=lambda node: node.address)
+    play(opened)
+    pass_overdue(opened, turns=0)
+    first.daemon.watchtower.attend()
+    pass_overdue(opened, turns=1)
+    second.daemon.watchtower.attend()
+    assert not record_of(opened).phase.is_over, "it is the aggregator's turn, then the first node's"
+    first.daemon.watchtower.attend()
+    assert (record_of(opened).phase, record_of(opened).failure) == (Phase.FAILED, reason)
+    assert not second.daemon.watchtower.attend()
+    assert (len(first.log.of("ended")), len(second.log.of("overdue"))) == (1, 0)
+    opened.settle()
+    assert opened.play_round(2) == opened.history().head_model
+
+
+def test_an_unopposed_proposal_is_finalised_by_a_node(opened: World) -> None:
+    """What stood for its window is no failure because the aggregator is gone."""
+    aggregate(opened)
+    opened.settle()
+    opened.propose(1)
+    opened.settle()
+    pass_overdue(opened, turns=1)
+    opened.settle()
+    record = record_of(opened)
+    assert record.proposal is not None
+    assert (record.phase, record.result) == (Phase.FINALISED, record.proposal.model_digest)
+
+
+def test_who_has_another_model_finalises_nothing(opened: World) -> None:
+    """A node that could not contradict in time fails the round that nobody ended."""
+    aggregate(opened)
+    opened.settle()
+    opened.propose(1, model=STRANGE)
+    pass_overdue(opened, turns=1)
+    min(opened.nodes, key=lambda node: node.address).daemon.watchtower.attend()
+    assert (record_of(opened).phase, record_of(opened).failure) == (Phase.FAILED, FailureReason.ABANDONED)
+
+
+def test_whoever_comes_second_says_so_and_goes_on(opened: World) -> None:
+    """A round that was ended in a block that does not count yet is refused by the ledger, and no defect."""
+    node = opened.nodes[0]
+    node.finality = 2
+    node.stop()
+    opened.chain.tester.mine_blocks(2)
+    pass_overdue(opened, turns=3)
+    opened.chain.tester.mine_blocks(3)
+    opened.fail(1)
+    assert node.daemon.watchtower.attend()
+    assert "not ended" in node.log.of("error")[-1]["message"]

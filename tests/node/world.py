@@ -47,7 +47,7 @@ from fedproof.task import EvaluationResult
 from fedproof.training import TrainOutcome
 from fedproof.wire import aggregation_pb2 as wire
 from tests.chain import Federation, MemoryChain
-from tests.node.aggregator import QUICK, make_tls, open_aggregator
+from tests.node.aggregator import ONCE, QUICK, make_tls, open_aggregator
 
 
 class Crash(BaseException):
@@ -219,7 +219,7 @@ class Node:
             ledger=self.ledger,
             watch=LedgerWatch(self.ledger, from_block=0, finality=self.finality),
             relay=relay,
-            lookout=self._stack.enter_context(Relay(world.aggregator.target, self.tls, patience=QUICK)),
+            lookout=self._stack.enter_context(Relay(world.aggregator.target, self.tls, patience=ONCE)),
             journal=self.journal,
             models=self.models,
             trainer=self.trainer,  # type: ignore[arg-type]

@@ -1,0 +1,68 @@
+"""What the commands share that write to the ledger: how they connect, and how they report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedproof.commands.options import ATTEMPTS, count_majority
+from fedproof.commands.output import warn_aside
+
+if TYPE_CHECKING:
+    from fedproof.ledger.client import Ledger, Receipt
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Send nothing: say what it would cost, or why it would be refused.")
+]
+
+
+def connect(
+    address_book: Path,
+    rpc_url: Sequence[str] | None,
+    *,
+    keystore: Path,
+    password_file: Path | None,
+    dry_run: bool,
+) -> Ledger:
+    """Return the ledger, for writing or to rehearse it; what an earlier command left unsent is sent first.
+
+    Args:
+        address_book: where the contract is.
+        rpc_url: the endpoints, if not the address book's.
+        keystore: whose key signs, with the account's outbox beside it.
+        password_file: the keystore's.
+        dry_run: whether to rehearse only.
+    """
+    from fedproof.config import ChainConfig, load_address_book
+    from fedproof.keys.wallet import read_password
+    from fedproof.ledger.connection import open_ledger, open_rehearsal, open_signer
+
+    warn_aside()
+    chain = ChainConfig(
+        rpc_url=tuple(rpc_url) if rpc_url else None,
+        agreement=count_majority(rpc_url or ("one",)),
+        address_book=address_book,
+        keystore=keystore,
+        outbox=find_outbox(keystore, load_address_book(address_book).chain_id),
+    )
+    signer = open_signer(chain, lambda: read_password(password_file))
+    if dry_run:
+        return open_rehearsal(chain, signer, attempts=ATTEMPTS)
+    ledger = open_ledger(chain, signer, state_dir=keystore.parent, attempts=ATTEMPTS)
+    ledger.tend(ledger.block_number())
+    return ledger
+
+
+def find_outbox(keystore: Path, chain_id: int) -> Path:
+    """Return where the commands keep what they send with a keystore on a chain: beside it."""
+    return keystore.with_name(f"{keystore.name}.outbox-{chain_id}.sqlite")
+
+
+def show(receipt: Receipt) -> dict[str, object]:
+    """Return what a command prints of a transaction, or of its rehearsal."""
+    if not any(receipt.transaction_hash):
+        return {"dry_run": True, "gas": receipt.gas_used}
+    return {"transaction": receipt.transaction_hash, "block": receipt.block_number, "gas": receipt.gas_used}
