@@ -29,14 +29,21 @@ def estimate_gas(endpoint: Endpoint, params: TxParams, *, what: str) -> int:
 
     Raises:
         Reverted: as many endpoints as have to agree say that the contract refuses.
-        LedgerError: as `Endpoint.poll`.
+        LedgerError: fewer say about the same, up to twice as much; or as `Endpoint.poll`.
     """
 
     def request(member: Endpoint) -> int:
         return as_int64(member.ask(what, lambda: member.web3.eth.estimate_gas(params)), "gas")
 
-    # Too much is refused or left over, too little is lost.
-    return statistics.median_high(endpoint.poll(what, request))
+    answers = endpoint.poll(what, request)
+    gas = statistics.median_high(answers)
+    # With too little it runs out of gas, and with too much nobody ever takes it, nor those of later nonces.
+    if sum(each <= 2 * gas and gas <= 2 * each for each in answers) < endpoint.agreement:
+        raise LedgerError(
+            f"{endpoint.url}: {what}: expected {endpoint.agreement} endpoints to name about the same gas, "
+            f"got {', '.join(map(str, answers))}"
+        )
+    return gas
 
 
 def explain_revert(endpoint: Endpoint, params: TxParams, receipt: TxReceipt, *, what: str) -> Reverted:

@@ -170,15 +170,19 @@ def test_the_tip_has_a_ceiling(proxies: list[Proxy], wallet: LocalAccount) -> No
     assert outbox.send(call(), what="test")["status"] == 1
 
 
-@pytest.mark.parametrize("gas", [21_000, 10**9])
+@pytest.mark.parametrize("gas", [5_000, 10**9])
 def test_an_invented_estimate_is_not_used(proxies: list[Proxy], wallet: LocalAccount, gas: int) -> None:
-    """One endpoint's gas neither makes a transaction run out of it, nor too large for a block."""
+    """One endpoint's gas neither makes a transaction run out of it, nor too large for a block, ever."""
 
     def misjudge(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
         return {**ask(), "result": hex(gas)} if request["method"] == "eth_estimateGas" else ask()
 
     proxies[0].twist = misjudge
     assert open_outbox(proxies, wallet).send(call(), what="test")["status"] == 1
+    outbox = open_outbox(proxies[:2], wallet)
+    with pytest.raises(LedgerError, match="expected 2 endpoints to name about the same gas, got"):
+        outbox.send(call(), what="test")
+    assert states(outbox) == []
 
 
 def test_a_refusal_needs_agreement(anvil: Anvil, proxies: list[Proxy], wallet: LocalAccount) -> None:
