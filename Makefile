@@ -30,8 +30,9 @@ tools: ## install the contract tools, where npm is present
 demo: install ## five rounds among three hospitals on an embedded chain, then the audit
 	$(BIN)/python scripts/demo.py $(ARGS)
 
+# On two cores, three at a time: the tests with real processes wait for these much of the time.
 test: install tools ## every test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 # For each parser; 2 run at a time. Needs Linux on x86-64, where atheris has builds.
 SECONDS ?= 20

@@ -10,7 +10,6 @@ from fedproof.digests import Digest
 from fedproof.errors import BadLeaf, DigestMismatch, MalformedMessage, MissingObject
 from fedproof.ledger.events import CommitmentsAnchored, ResultProposed, UpdateCommitted
 from fedproof.ledger.statements import (
-    AskContract,
     RoundStatements,
     SignedAttestation,
     SignedCommitment,
@@ -35,7 +34,6 @@ class StatementStore(Protocol):
 def read_statements(
     facts: RoundFacts,
     store: StatementStore,
-    ask_contract_at: Callable[[int], AskContract],
     findings: Findings,
 ) -> None:
     """Read what a round's batch and proposal hold into its record, collecting failures.
@@ -55,17 +53,16 @@ def read_statements(
     Args:
         facts: of the round.
         store: what the aggregator has stored.
-        ask_contract_at: returns what asks a node's contract about a signature (EIP-1271), as of a block.
         findings: takes the failures.
     """
-    reader = _Reader(facts, store, ask_contract_at, findings)
+    reader = _Reader(facts, store, findings)
     if facts.record.batch is not None:
         reader.read_batch(facts.record.batch)
     if facts.record.proposal is not None:
         reader.read_proposal(facts.record.proposal)
 
 
-def describe_statements(facts: RoundFacts, ask_contract: AskContract) -> RoundStatements:
+def describe_statements(facts: RoundFacts) -> RoundStatements:
     """Return what the signatures of a round are bound to."""
     return RoundStatements(
         chain_id=facts.chain_id,
@@ -73,7 +70,6 @@ def describe_statements(facts: RoundFacts, ask_contract: AskContract) -> RoundSt
         round=facts.record.number,
         base_model=facts.record.opened.base_model,
         cohort=facts.record.cohort,
-        ask_contract=ask_contract,
     )
 
 
@@ -81,13 +77,12 @@ def describe_statements(facts: RoundFacts, ask_contract: AskContract) -> RoundSt
 class _Reader:
     facts: RoundFacts
     store: StatementStore
-    ask_contract_at: Callable[[int], AskContract]
     findings: Findings
 
     def read_batch(self, anchored: CommitmentsAnchored) -> None:
         """Check 9."""
         record, root, count = self.facts.record, anchored.root, anchored.count
-        statements = describe_statements(self.facts, self.ask_contract_at(anchored.block_number))
+        statements = describe_statements(self.facts)
         most = record.terms.max_examples
 
         def verify(leaves: tuple[SignedCommitment, ...]) -> None:
@@ -100,7 +95,7 @@ class _Reader:
     def read_proposal(self, proposed: ResultProposed) -> None:
         """Check 11."""
         model, root, count = proposed.model_digest, proposed.root, proposed.count
-        statements = describe_statements(self.facts, self.ask_contract_at(proposed.block_number))
+        statements = describe_statements(self.facts)
 
         def verify(leaves: tuple[SignedAttestation, ...]) -> None:
             statements.verify_proposal(leaves, model, root=root, count=count)  # 3

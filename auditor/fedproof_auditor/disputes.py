@@ -5,15 +5,13 @@ A verdict decides no check: what it upholds fails check 9, 10 or 11 by itself, d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedproof.digests import Address, Digest
 from fedproof.errors import BadLeaf, PeerError
 from fedproof.ledger.events import CommitmentsAnchored, ResultProposed, RoundDisputed, Subject
 from fedproof.ledger.statements import (
-    AskContract,
     SignedAttestation,
     SignedCommitment,
     compute_batch_root,
@@ -30,7 +28,6 @@ from fedproof_auditor.updates import RoundFacts, Standing, find_standing
 
 _WITHOUT_CAUSE = "the node failed the round without cause"
 _WITHHELD = "the leaves are there now, but may have been withheld when the node asked for them"
-_ASKED = "its node is a contract, which may have answered otherwise when it was asked"
 
 
 class Ruling(StrEnum):
@@ -53,7 +50,6 @@ def judge(
     dispute: RoundDisputed,
     evidence: RoundEvidence,
     store: StatementStore,
-    ask_contract_at: Callable[[int], AskContract],
 ) -> Verdict:
     """Return whether exactly what a node disputed is wrong.
 
@@ -61,7 +57,6 @@ def judge(
         dispute: the node's word.
         evidence: what is stored of its round, examined.
         store: holds the leaves of its batch and its proposal.
-        ask_contract_at: returns what asks a node's contract about a signature (EIP-1271), as of a block.
     """
     facts = evidence.facts
     if dispute.subject is Subject.CHUNK:
@@ -71,7 +66,7 @@ def judge(
     what = "batch" if is_batch else "proposal"
     if bound is None:
         return _unfounded(f"there was no {what}")
-    return _judge_leaf(facts, bound, store, ask_contract_at, what=what, index=dispute.index)
+    return _judge_leaf(facts, bound, store, what=what, index=dispute.index)
 
 
 def _judge_chunk(evidence: RoundEvidence, index: int) -> Verdict:
@@ -126,7 +121,6 @@ def _judge_leaf(
     facts: RoundFacts,
     bound: CommitmentsAnchored | ResultProposed,
     store: StatementStore,
-    ask_contract_at: Callable[[int], AskContract],
     *,
     what: str,
     index: int,
@@ -140,13 +134,7 @@ def _judge_leaf(
         if index:
             return _undecided(lack)
         return Verdict(Ruling.UPHELD, f"as far as the store shows: it holds {lack}")
-    asked = []
-
-    def ask(node: Address, digest: Digest, signature: bytes) -> bool:
-        asked.append(node)
-        return ask_contract_at(bound.block_number)(node, digest, signature)
-
-    statements, leaf = describe_statements(facts, ask), leaves[index]
+    statements, leaf = describe_statements(facts), leaves[index]
     try:
         if index and leaves[index - 1].node >= leaf.node:
             raise BadLeaf(f"expected a node above {spell(leaves[index - 1].node)}, got {spell(leaf.node)}")
@@ -158,9 +146,8 @@ def _judge_leaf(
     except BadLeaf as error:
         return Verdict(Ruling.UPHELD, f"leaf {index} of the {what}: {error}")
     sound = f"leaf {index} of the {what} is one that {spell(leaf.node)} signed"
-    doubts = [_ASKED] * bool(asked) + [_WITHHELD] * (index == 0)
-    if doubts:
-        return Verdict(Ruling.UNFOUNDED, f"as far as can be seen: {'; '.join([sound, *doubts])}")
+    if index == 0:
+        return Verdict(Ruling.UNFOUNDED, f"as far as can be seen: {sound}; {_WITHHELD}")
     return _unfounded(sound)
 
 

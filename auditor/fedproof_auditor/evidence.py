@@ -15,7 +15,6 @@ from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.client import BlockRef, Ledger
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.events import Event
-from fedproof.ledger.statements import AskContract
 from fedproof_auditor.checks import verify_code
 from fedproof_auditor.findings import CheckFailed, Failure
 
@@ -33,8 +32,6 @@ class LedgerEvidence:
             keeps the store may have deleted updates.
         timestamps: of each block that holds an event.
         hash_at: returns the contract's history hash after a block.
-        ask_contract_at: returns what asks, as of a block, whether the contract at a node's address takes a
-            signature as its own (EIP-1271).
     """
 
     url: str
@@ -48,7 +45,6 @@ class LedgerEvidence:
     events: tuple[Event, ...]
     timestamps: Mapping[int, int]
     hash_at: Callable[[int], Digest]
-    ask_contract_at: Callable[[int], AskContract]
 
 
 def fetch_code(endpoint: Endpoint, contract: Address, *, at_block: int | None = None) -> bytes:
@@ -108,7 +104,6 @@ def fetch_evidence(
         events=events,
         timestamps=timestamps,
         hash_at=lambda number: ledger.history_hash(at_block=number),
-        ask_contract_at=lambda number: _ask_contract_at(endpoint, contract, number, audited=block.number),
     )
 
 
@@ -147,19 +142,6 @@ def fetch_gas(endpoint: Endpoint, transaction_hash: Digest) -> int:
 
 def _fetch_head_model(endpoint: Endpoint, contract: Address, block: int) -> Digest:
     return Digest(bytes(_view(endpoint, contract, block, "headModel")))
-
-
-def _ask_contract_at(endpoint: Endpoint, contract: Address, number: int, *, audited: int) -> AskContract:
-    def ask(node: Address, digest: Digest, signature: bytes) -> bool:
-        arguments = (checksum_address(node), digest, signature)
-        try:
-            return bool(_view(endpoint, contract, number, "isSignedBy", *arguments))
-        except LedgerUnreachable:
-            raise
-        except LedgerError:  # the endpoint keeps no state as old as that
-            return bool(_view(endpoint, contract, audited, "isSignedBy", *arguments))
-
-    return ask
 
 
 def _view(endpoint: Endpoint, contract: Address, block: int, name: str, *arguments: object) -> Any:

@@ -183,7 +183,7 @@ def _examine_selected(
             continue
         has_expired = _has_expired(record, policy, evidence)
         facts = RoundFacts(evidence.chain_id, evidence.contract, record, policy, has_expired)
-        read_statements(facts, store, evidence.ask_contract_at, audit.findings)
+        read_statements(facts, store, audit.findings)
         rounds.append(read_headers(facts, store, audit.findings))
     clips = {each.facts.record.number: each.clips for each in rounds}
     audit.findings.failures += verify_clips(audit.chronicle, policies, clips)
@@ -195,7 +195,7 @@ def _examine_selected(
         record = each.facts.record
         audit.examined[record.number] = each.complete
         if record.dispute:
-            audit.verdicts[record.number] = judge(record.dispute, each, store, evidence.ask_contract_at)
+            audit.verdicts[record.number] = judge(record.dispute, each, store)
         if each.is_deleted:
             audit.deleted[record.number] = each.facts.policy.document.evidence.retention_days
         audit.updates += len(each.updates)

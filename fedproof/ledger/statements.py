@@ -101,7 +101,9 @@ class RoundStatements:
 
     Attributes:
         cohort: whose signatures count.
-        ask_contract: asks a node's contract about a signature that is not one of its address's own key.
+        ask_contract: asks a node's contract about a signature that is not of its address's own key (EIP-1271).
+            None where only keys sign: in batches and proposals, since a contract could say one thing to who
+            takes its signature and another to who looks at it later.
     """
 
     chain_id: int
@@ -109,7 +111,7 @@ class RoundStatements:
     round: int
     base_model: Digest
     cohort: Collection[Address]
-    ask_contract: AskContract
+    ask_contract: AskContract | None = None
 
     def describe_commitment(
         self, node: Address, *, update_root: Digest, examples: int, nonce: int
@@ -213,9 +215,9 @@ class RoundStatements:
             raise BadLeaf(f"{where}: expected a node of the cohort, it is none")
         if len(signature) > MOST_SIGNATURE_BYTES:
             raise BadLeaf(f"{where}: expected at most {MOST_SIGNATURE_BYTES} bytes, got {len(signature)}")
-        if not _is_own_signature(node, message, signature) and not self.ask_contract(
-            node, hash_typed(message), signature
-        ):
+        if _is_own_signature(node, message, signature):
+            return
+        if self.ask_contract is None or not self.ask_contract(node, hash_typed(message), signature):
             raise BadLeaf(f"{where}: expected its signature, got another")
 
 

@@ -1,20 +1,20 @@
-"""A federation whose nodes sign instead of sending transactions; one of them is an organisation's wallet.
+"""A federation whose nodes sign instead of sending transactions; one of them has no name.
 
 Round 1: two nodes commit by signature alone, one by transaction alone, one in both ways; the result is
 proposed, and stands. Round 2: a node of the batch is excluded, and the rest attest by transaction. Round 3
-fails on its proposal, round 4 with its batch before the seal. In the end the wallet takes no signature more.
+fails on its proposal, round 4 with its batch before the seal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from eth_account.signers.local import LocalAccount
-from eth_utils.crypto import keccak
 
-from fedproof.digests import Address, as_address, checksum_address
+from fedproof.digests import checksum_address
 from fedproof.keys.wrapping import WrappingKey
 from fedproof.ledger.events import (
     LEAF_TOO,
@@ -25,7 +25,6 @@ from fedproof.ledger.events import (
     ResultProposed,
     RoundOpened,
 )
-from fedproof.ledger.outbox import Outbox
 from fedproof.ledger.signer import KeystoreSigner
 from fedproof.ledger.statements import (
     RoundStatements,
@@ -35,45 +34,17 @@ from fedproof.ledger.statements import (
     decode_batch,
     decode_proposal,
     encode_leaves,
-    hash_typed,
 )
 from fedproof.manifest import Contribution
 from fedproof.policy import Policy
 from fedproof.store import ObjectStore
 from tests.auditor.world import NAMES, WINDOW_S, Builder, Update, World, make_account, make_base, make_digest
 
-WALLET = 3
-"""The index of the node that is a contract."""
+GUEST = 3
+"""The index of the node that is in no address book."""
 
 ATTEST_WINDOW_S = 100
-_WALLET_MAKER = "maker 6"  # whose first contract has an address above those of the other nodes
-
-# EIP-1271: a signature of a digest is the digest itself, until somebody calls it with nothing.
-_WALLET_CODE = bytes.fromhex(
-    "36600a57"  # CALLDATASIZE  PUSH1 0a  JUMPI
-    "600160005500"  # PUSH1 01  PUSH1 00  SSTORE  STOP
-    "5b631626ba7e60e01b"  # JUMPDEST  PUSH4 1626ba7e  PUSH1 e0  SHL: what means yes,
-    "60043560643514"
-    "02"  # if the words at 04 and 64, digest and signature, are equal
-    "60005415"
-    "02"  # and slot 0 is
-    "60005260206000f3"  # PUSH1 00  MSTORE  PUSH1 20  PUSH1 00  RETURN
-)
-
-
-def describe_wallet(ledger: Address, call: bytes) -> bytes:
-    """Return the code that makes a wallet, which calls the ledger once, as it is made."""
-    wallet_at, call_at = 64, 64 + len(_WALLET_CODE)
-    make = "".join(
-        (
-            f"60{len(call):02x}60{call_at:02x}600039",  # CODECOPY of the call to 0
-            f"6000600060{len(call):02x}6000600073{ledger.hex()}5af1",  # CALL of the ledger
-            "602f57600080fd5b",  # PUSH1 2f  JUMPI  PUSH1 00  DUP1  REVERT  JUMPDEST: it has to succeed
-            f"60{len(_WALLET_CODE):02x}8060{wallet_at:02x}600039",  # CODECOPY of the wallet to 0
-            "6000f3",  # PUSH1 00  RETURN
-        )
-    )
-    return bytes.fromhex(make).ljust(wallet_at, b"\0") + _WALLET_CODE + call
+_GUEST = "guest 2"  # whose address is above those of the other nodes
 
 
 def read_batch(world: World, number: int) -> list[SignedCommitment]:
@@ -114,14 +85,13 @@ def describe_round(world: World, number: int) -> RoundStatements:
         round=number,
         base_model=world.find(RoundOpened, round=number).base_model,
         cohort=world.nodes,
-        ask_contract=world.evidence.ask_contract_at(world.evidence.block.number),
     )
 
 
 def find_account(world: World, node: int) -> LocalAccount:
     """Return the account of a node by its index."""
     address = checksum_address(world.nodes[node])
-    return next(account for account in map(make_account, NAMES) if account.address == address)
+    return next(account for account in map(make_account, (*NAMES, _GUEST)) if account.address == address)
 
 
 def sign_again(
@@ -145,25 +115,23 @@ class BatchedBuilder(Builder):
         return replace(policy, rounds=rounds)
 
     def admit(self) -> None:
-        """Admit the wallet, too."""
+        """Admit the guest, too."""
         super().admit()
         key = WrappingKey.generate()
-        maker = make_account(_WALLET_MAKER)
-        self.request("anvil_setBalance", maker.address, hex(10**20))
-        register = keccak(text="register(bytes32,bytes32,bytes32)")[:4]
-        call = register + key.digest + make_digest("wallet's certificate") + make_digest("wallet's metadata")
-        self.outbox = Outbox(self.endpoint, KeystoreSigner(maker))
-        receipt = self.outbox.send({"data": "0x" + describe_wallet(self.contract, call).hex()}, what="wallet")
-        self.wallet = as_address(receipt["contractAddress"], "receipt")
+        guest = make_account(_GUEST)
+        self.request("anvil_setBalance", guest.address, hex(10**20))
+        self.guest = self.connect(guest)
+        labels = ("guest's certificate", "guest's metadata")
+        self.guest.register(key.digest, *map(make_digest, labels))
         self.store.put_public_key(key.digest, key.public_bytes)
-        self.admin.admit(self.wallet)
-        self.nodes = (*self.nodes, self.wallet)
+        self.admin.admit(self.guest.address)
+        self.nodes = (*self.nodes, self.guest.address)
         self.wrapping_keys.append(key)
         assert list(self.nodes) == sorted(self.nodes)
 
     def play(self) -> None:
         # 1
-        updates = self.anchor(1, batched=(0, 2, WALLET), by_transaction=(1, 2))
+        updates = self.anchor(1, batched=(0, 2, GUEST), by_transaction=(1, 2))
         self.aggregator.seal(1, {self.nodes[1]: 0, self.nodes[2]: LEAF_TOO})
         self.publish(1, updates)
         self.propose(1)
@@ -171,15 +139,15 @@ class BatchedBuilder(Builder):
         self.aggregator.finalise(1, make_base(1).digest)
         self.last_finished = 1
         # 2
-        *updates, _ = self.anchor(2, batched=(0, 1, 2, WALLET), lost=WALLET)
+        *updates, _ = self.anchor(2, batched=(0, 1, 2, GUEST), lost=GUEST)
         self.request("evm_increaseTime", WINDOW_S + 60)
-        self.aggregator.seal(2, {self.wallet: ExclusionReason.NOT_UPLOADED})
+        self.aggregator.seal(2, {self.guest.address: ExclusionReason.NOT_UPLOADED})
         self.publish(2, updates)
         for ledger in self.ledgers:
             ledger.attest(2, make_base(2).digest)
         self.last_finished = 2
         # 3
-        updates = self.anchor(3, batched=(0, 1, 2, WALLET))
+        updates = self.anchor(3, batched=(0, 1, 2, GUEST))
         self.aggregator.seal(3, {})
         self.publish(3, updates)
         self.propose(3)
@@ -187,7 +155,6 @@ class BatchedBuilder(Builder):
         # 4
         self.anchor(4, batched=(0, 1))
         self.aggregator.fail(4, FailureReason.TOO_FEW_CONTRIBUTORS)
-        self.outbox.send({"to": checksum_address(self.wallet), "data": "0x"}, what="wallet, last")
 
     def anchor(
         self,
@@ -213,13 +180,12 @@ class BatchedBuilder(Builder):
         return list(updates.values())
 
     def propose(self, number: int) -> None:
-        """Propose a result that three nodes have signed, the wallet among them."""
+        """Propose a result that three nodes have signed, the guest among them."""
         statements, model = self.describe(number), make_base(number).digest
         leaves = []
-        for node in (0, 1, WALLET):
+        for node in (0, 1, GUEST):
             message = statements.describe_attestation(self.nodes[node], model)
-            signature = hash_typed(message) if node == WALLET else self.ledgers[node].sign(message)
-            leaves.append(SignedAttestation(self.nodes[node], signature))
+            leaves.append(SignedAttestation(self.nodes[node], self.sign(node, message)))
         root = compute_batch_root(leaves)
         self.store.put_statements(root, encode_leaves(leaves))
         self.aggregator.propose_result(number, model, root, len(leaves))
@@ -230,8 +196,11 @@ class BatchedBuilder(Builder):
         message = self.describe(number).describe_commitment(
             self.nodes[node], update_root=root, examples=examples, nonce=nonce
         )
-        signature = hash_typed(message) if node == WALLET else self.ledgers[node].sign(message)
-        return SignedCommitment(self.nodes[node], root, examples, nonce, signature)
+        return SignedCommitment(self.nodes[node], root, examples, nonce, self.sign(node, message))
+
+    def sign(self, node: int, message: Mapping[str, Any]) -> bytes:
+        """Return a node's signature."""
+        return (self.guest if node == GUEST else self.ledgers[node]).sign(message)
 
     def describe(self, number: int) -> RoundStatements:
         """Return what signatures of a round are bound to."""
@@ -241,5 +210,4 @@ class BatchedBuilder(Builder):
             round=number,
             base_model=make_base(self.last_finished).digest,
             cohort=self.nodes,
-            ask_contract=self.admin.is_signed_by,
         )

@@ -14,7 +14,7 @@ from fedproof.ledger.statements import (
 )
 from fedproof.manifest import Contribution
 from fedproof.policy import Policy, PrivacyPolicy
-from tests.auditor.batched import WALLET, BatchedBuilder
+from tests.auditor.batched import GUEST, BatchedBuilder
 from tests.auditor.world import ROUND_COST, WINDOW_S, Update, make_base
 
 FORGED_LEAF = (4, 1)
@@ -68,7 +68,7 @@ class DisputedBuilder(BatchedBuilder):
 
     def seal(self, number: int) -> list[Update]:
         """Take a round to its seal, of a batch of all nodes."""
-        updates = self.anchor(number, batched=(0, 1, 2, WALLET))
+        updates = self.anchor(number, batched=(0, 1, 2, GUEST))
         self.aggregator.seal(number, {})
         return updates
 

@@ -24,12 +24,10 @@ from fedproof.ledger.statements import (
     SignedCommitment,
     compute_batch_root,
     encode_leaves,
-    hash_typed,
 )
 from fedproof.manifest import AggregateManifest
 from fedproof.store import ObjectStore
 from tests.auditor.batched import (
-    WALLET,
     anchor_instead,
     describe_round,
     find_account,
@@ -372,40 +370,6 @@ def test_a_quorum_is_of_different_nodes(batched: World, batched_store: Path) -> 
     events = propose_instead(batched, batched_store, 1, [first, second, second])
     failures = batched.audit(batched_store, events=events).findings.failures
     assert [place_of(each) for each in failures] == [(11, 1, batched.nodes[1], "leaf 2 of the proposal")]
-
-
-# Contracts as nodes
-
-
-def test_a_contract_says_what_it_signed(batched: World, batched_store: Path) -> None:
-    """What its contract takes is a node's signature (EIP-1271); a leaf with another fails check 9 or 11."""
-    *others, leaf = read_batch(batched, 1)
-    assert leaf.node == batched.nodes[WALLET]
-    refused = replace(leaf, signature=make_digest("another"))
-    events = anchor_instead(batched, batched_store, 1, [*others, refused])
-    failures = batched.audit(batched_store, events=events).findings.failures
-    assert [place_of(each) for each in failures] == [(9, 1, leaf.node, "leaf 2 of the batch")]
-    *endorsers, last = read_proposal(batched, 1)
-    events = propose_instead(batched, batched_store, 1, [*endorsers, replace(last, signature=b"")])
-    failures = batched.audit(batched_store, events=events).findings.failures
-    assert [place_of(each) for each in failures] == [(11, 1, leaf.node, "leaf 2 of the proposal")]
-
-
-def test_a_contract_is_asked_as_of_then(batched: World) -> None:
-    """A wallet that changed its mind has still signed; whoever has no state of then says what is true now."""
-    leaf = read_batch(batched, 1)[-1]
-    message = describe_round(batched, 1).describe_commitment(
-        leaf.node, update_root=leaf.update_root, examples=leaf.examples, nonce=leaf.nonce
-    )
-    question = leaf.node, hash_typed(message), leaf.signature
-    evidence = batched.evidence
-    assert evidence.ask_contract_at(batched.find(CommitmentsAnchored, round=1).block_number)(*question)
-    assert not evidence.ask_contract_at(evidence.block.number)(*question)
-    before = 1  # there was no federation's contract yet that could be asked
-    assert not evidence.ask_contract_at(before)(*question)
-    signed, signer = make_digest("signed"), find_account(batched, 0)
-    signature = bytes(signer.unsafe_sign_hash(signed).signature)
-    assert evidence.ask_contract_at(before)(batched.nodes[0], signed, signature)
 
 
 # Rounds without an end

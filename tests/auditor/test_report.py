@@ -27,7 +27,7 @@ from fedproof.ledger.events import (
     Succeeded,
 )
 from fedproof.store import ObjectStore
-from tests.auditor.batched import WALLET
+from tests.auditor.batched import GUEST
 from tests.auditor.disputed import OBJECTOR
 from tests.auditor.world import NAMES, PRIVACY_BUDGET, ROUND_COST, World, make_base, make_digest
 
@@ -190,13 +190,13 @@ def test_a_sound_audit_has_the_documented_shape(world: World) -> None:
 def test_batches_and_proposals_have_the_documented_shape(batched: World) -> None:
     """The JSON names what was anchored and proposed, by whom, and who contributed by signature alone."""
     parsed = ReportSchema.model_validate(as_document(report_of(batched, batched.audit())))
-    wallet = checksum_address(batched.nodes[WALLET])
+    guest = checksum_address(batched.nodes[GUEST])
     first, second, third, fourth = parsed.rounds
     assert first.batch is not None
-    assert (first.batch.count, first.batch.nodes) == (3, [NAMES[0], NAMES[2], wallet])
-    assert (first.contributors, first.batched) == ([*NAMES, wallet], [NAMES[0], wallet])
+    assert (first.batch.count, first.batch.nodes) == (3, [NAMES[0], NAMES[2], guest])
+    assert (first.contributors, first.batched) == ([*NAMES, guest], [NAMES[0], guest])
     assert first.proposal is not None
-    assert (first.proposal.count, first.proposal.nodes) == (3, [*NAMES[:2], wallet])
+    assert (first.proposal.count, first.proposal.nodes) == (3, [*NAMES[:2], guest])
     assert (first.proposal.model, first.attestations) == (first.model, 3)
     assert (second.proposal, second.batched, second.attestations) == (None, [*NAMES], 3)
     assert (third.model, third.proposal is None, third.attestations) == (None, False, 3)
@@ -218,13 +218,13 @@ def test_what_was_not_read_has_no_nodes(batched: World) -> None:
 def test_people_see_batches_and_proposals(batched: World) -> None:
     """Each batch and each proposal has a line that says of whom it is."""
     lines = lines_of(report_of(batched, batched.audit()))
-    wallet = checksum_address(batched.nodes[WALLET])
+    guest = checksum_address(batched.nodes[GUEST])
     root = "0x" + batched.find(CommitmentsAnchored, round=1).root.hex()[:10]
     proposed = "0x" + batched.find(ResultProposed, round=1).root.hex()[:10]
     for line in (
-        f"round 1: batch {root} of 3 commitments; by it alone contributed hospital-a, {wallet}",
-        f"round 1: proposal {proposed} of 3 attestations by hospital-a, hospital-b, {wallet}",
-        f"round 2: {wallet} was excluded: not_uploaded",
+        f"round 1: batch {root} of 3 commitments; by it alone contributed hospital-a, {guest}",
+        f"round 1: proposal {proposed} of 3 attestations by hospital-a, hospital-b, {guest}",
+        f"round 2: {guest} was excluded: not_uploaded",
         "round 3 failed while proposed: abandoned; 4 committed updates, 4 stored as a whole",
     ):
         assert line in lines
