@@ -92,7 +92,6 @@ class Daemon:
         # Before the view: every block up to that time is in the view then.
         now = self._clock.fetch_time()
         self._parts.view.refresh()
-        self._parts.retention.tend()
         record = self._parts.view.current_round()
         if record is None or record.phase.is_over:
             if record is not None:

@@ -79,21 +79,26 @@ def run_aggregator(config: AggregatorConfig, *, logger: FilteringBoundLogger) ->
             retention = Retention(
                 ledger, view=view, store=store, shelf=shelf, finality=config.chain.finality, logger=logger
             )
-            parts = Parts(ledger, view, store, journal, shelf, statements, key_relay, summation, retention)
-            serve(config, policy, parts, logger=logger)
+            parts = Parts(ledger, view, store, journal, shelf, statements, key_relay, summation)
+            serve(config, policy, parts, retention, logger=logger)
         finally:
             summation.stop()
             journal.close()
 
 
-def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: FilteringBoundLogger) -> None:
-    """Run the gRPC server and the loop beside each other, and end both."""
+def serve(
+    config: AggregatorConfig,
+    policy: Policy,
+    parts: Parts,
+    retention: Retention,
+    *,
+    logger: FilteringBoundLogger,
+) -> None:
+    """Run the gRPC server, the loop and the retention beside each other, and end them."""
     daemon = Daemon(config, policy, parts, logger=logger)
     service = AggregationService(
         view=parts.view,
-        outlet=Outlet(
-            view=parts.view, store=parts.store, statements=parts.statements, retention=parts.retention
-        ),
+        outlet=Outlet(view=parts.view, store=parts.store, statements=parts.statements, retention=retention),
         intake=Intake(
             view=parts.view,
             store=parts.store,
@@ -115,7 +120,8 @@ def serve(config: AggregatorConfig, policy: Policy, parts: Parts, *, logger: Fil
         server = start_server(service, config.listen, tls=config.tls, threads=threads, allowance=Allowance())
         logger.info("serving", address=server.address)
         try:
-            daemon.run()
+            with retention.running():
+                daemon.run()
         finally:
             server.stop(config.shutdown_grace_s)
             logger.info("stopped")

@@ -8,16 +8,17 @@ If a node is malicious, then at most what it names in a header of its own is kep
 
 from __future__ import annotations
 
-import time
+import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.digests import Digest
-from fedproof.errors import MalformedMessage, PeerError
+from fedproof.errors import FedproofError, MalformedMessage, PeerError
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.finality import Finality
 from fedproof.ledger.rounds import RoundRecord
@@ -32,7 +33,10 @@ _LOOK_S: Final = 3600.0
 
 
 class Retention:
-    """Deletes the chunks of updates; headers, sums, keys and statements stay. One thread drives it.
+    """Deletes the chunks of updates; headers, sums, keys and statements stay.
+
+    It reads each header that was ever stored, so it has a thread of its own: no round waits for it. Of the
+    ledger it only asks for blocks, as the server's threads do.
 
     Nothing is remembered on the disk: after a crash in the middle, or where somebody has put deleted chunks
     back from a copy, the next process finds what is left.
@@ -51,7 +55,7 @@ class Retention:
         shelf: TermsShelf,
         finality: Finality,
         logger: FilteringBoundLogger,
-        monotonic: Callable[[], float] = time.monotonic,
+        pause_s: float = _LOOK_S,
     ) -> None:
         """Begin with nothing that is known to be deleted.
 
@@ -62,7 +66,7 @@ class Retention:
             shelf: has the rounds' policies.
             finality: which blocks count.
             logger: hears what was deleted.
-            monotonic: by which the pauses between two looks are kept.
+            pause_s: between two looks.
         """
         self.expired: Mapping[int, int] = {}
         self._ledger = ledger
@@ -71,29 +75,41 @@ class Retention:
         self._shelf = shelf
         self._finality = finality
         self._logger = logger
-        self._monotonic = monotonic
+        self._pause_s = pause_s
         self._done: frozenset[int] = frozenset()
-        self._next_look_at = monotonic()
+        self._stopping = threading.Event()
 
-    def tend(self) -> None:
-        """Delete what has expired, once an hour and not in between.
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Delete what has expired, now and once an hour; on leaving, stop after the file or call at hand."""
+        thread = threading.Thread(target=self._run, name="retention")
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            thread.join()
 
-        Raises:
-            LedgerError: the endpoint does not answer.
-            OSError: a chunk cannot be deleted.
-        """
-        if self._monotonic() >= self._next_look_at:
-            # First, so that a disk which cannot be written to stops no round.
-            self._next_look_at = self._monotonic() + _LOOK_S
-            self.delete_expired()
+    def _run(self) -> None:
+        while True:
+            try:
+                self.delete_expired()
+            except (FedproofError, OSError) as error:
+                self._log_error(f"retention: {error}")
+            if self._stopping.wait(self._pause_s):
+                return
 
     def delete_expired(self) -> None:
         """Delete the updates of each round that ended long enough ago, by the time of the newest block.
 
         1. Of what the headers of these updates name, what is in the store.
         2. But nothing that another header names: a sum's, or that of a younger round's update. These are
-           listed after 1, and a header is stored before its update's chunks, so none is overlooked that comes
-           meanwhile.
+           listed after 1.
+
+        None is overlooked that uploads and sums bring meanwhile. A header is stored before its update's
+        chunks, so what 1 finds came under a header that 2 lists; and what came in one round is taken in no
+        other, as its seeds have their owner. A sum's header is stored after its chunks, but these are made of
+        what nodes draw at random after the older rounds, whose headers cannot name them.
 
         Raises:
             LedgerError: the endpoint does not answer.
@@ -112,12 +128,19 @@ class Retention:
             if number not in self.expired:
                 for digest in digests:
                     doomed.pop(digest, None)
-        # A crash in here leaves chunks that the next process deletes.
-        freed = sum(map(self._store.delete, doomed))
+        freed = 0
+        for digest in doomed:
+            # Where it stops, 2 may be half done. A crash in here leaves chunks that the next process deletes.
+            if self._stopping.is_set():
+                return
+            freed += self._store.delete(digest)
         self._done = frozenset(self.expired)
         if doomed:
             rounds = len(set(doomed.values()))
             self._logger.info("updates_deleted", rounds=rounds, chunks=len(doomed), bytes=freed)
+
+    def _log_error(self, message: str) -> None:
+        self._logger.error("error", message=message)
 
     def _find_expired(self, now: int) -> dict[int, int]:
         """Return the expired rounds, and for how many days each one's own policy has kept its updates."""
@@ -145,8 +168,13 @@ class Retention:
         return bisect_left(records, True, key=is_kept)  # so that few blocks are asked for
 
     def _read_headers(self) -> Iterator[tuple[int, list[Digest]]]:
-        """Yield, for each stored header, the round of its update, 0 for a sum's, and its chunks' digests."""
+        """Yield, for each stored header, the round of its update, 0 for a sum's, and its chunks' digests.
+
+        Where it stops, some are missing.
+        """
         for root in self._store.list_roots():
+            if self._stopping.is_set():
+                return
             try:
                 header = self._store.get_header(root)
             except PeerError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from structlog.typing import FilteringBoundLogger
@@ -22,7 +23,6 @@ from fedproof.store import ObjectStore
 from fedproof_aggregator.config import AggregatorConfig
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
-from fedproof_aggregator.retention import Retention
 from fedproof_aggregator.statements import Statements
 from fedproof_aggregator.steps import (
     Anchor,
@@ -39,10 +39,9 @@ from fedproof_aggregator.summation import Summation
 from fedproof_aggregator.terms import Terms, TermsShelf
 from fedproof_aggregator.view import LedgerView
 
-# What a finalisation is refused with for its signatures: the contract says so, or nothing at all.
+# What a finalisation may be refused with for its signatures: the contract says so, or nothing at all.
 _SIGNATURE_REFUSALS: Final = ("InvalidSignature", "Revert", "Panic")
-# Each may have been mined, and paid for.
-_MOST_REFUSALS: Final = 3
+_MOST_REFUSALS: Final = 3  # each may have been mined, and paid for
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,6 @@ class Parts:
         statements: what nodes have signed.
         key_relay: knows which epochs' keys are here.
         summation: adds up what comes.
-        retention: deletes what has been kept for long enough.
     """
 
     ledger: Ledger
@@ -69,7 +67,6 @@ class Parts:
     statements: Statements
     key_relay: KeyRelay
     summation: Summation
-    retention: Retention
 
 
 class Rounds:
@@ -190,7 +187,8 @@ class Rounds:
         _, count = find_favourite(collect_models(record, signed))
         has_quorum = count >= policy.attestation_quorum
         quorum_s = self._seconds_since(f"quorum {record.number}") if has_quorum else 0.0
-        step = choose_finalise(
+        choose = partial(
+            choose_finalise,
             record,
             signed,
             policy=policy,
@@ -198,6 +196,9 @@ class Rounds:
             is_grace_over=quorum_s >= self._config.attest_grace_s,
             most_signatures=self._config.most_signatures,
         )
+        step = choose()
+        if isinstance(step, Propose):
+            step = choose(contracts=statements.find_contracts(record, step.model, step.attestations))
         if isinstance(step, Propose | Finalise):
             others = {
                 checksum_address(node): it.hex() for node, (it, _) in signed.items() if it != step.model
@@ -238,24 +239,23 @@ class Rounds:
 
         A node that is a contract (EIP-1271) may have changed its mind. It may also say yes when it is asked,
         and no when the transaction is mined and paid for: then nobody can tell which one it was.
+
+        Raises:
+            Reverted: no contract signed, and no signature is named: it was refused for something else.
         """
-        self._refusals[record.number] += 1
-        refusals = self._refusals[record.number]
-        if refusals == _MOST_REFUSALS:
-            message = f"expected the contract to take the result, it refused {refusals} times: {error}"
-            return self._fail(record, Fail(FailureReason.ABANDONED, message))
-        if error.name == "InvalidSignature" and refusals == 1:
+        nodes = self._parts.statements.find_contracts(record, step.model, step.attestations)
+        if error.name == "InvalidSignature" and not self._refusals[record.number]:
             nodes = {Address(bytes(error.arguments["node"]))}  # type: ignore[call-overload]
-        else:
-            nodes = self._parts.statements.find_contracts(record, step.model, step.attestations)
+        elif error.name != "InvalidSignature" and not nodes:
+            raise error
+        self._refusals[record.number] += 1
+        if self._refusals[record.number] == _MOST_REFUSALS:
+            message = f"expected the contract to take the result, it refused {_MOST_REFUSALS} times: {error}"
+            return self._fail(record, Fail(FailureReason.ABANDONED, message))
         self._unusable.update((record.number, node) for node in nodes)
-        self._logger.warning(
-            "signatures_left_out",
-            round=record.number,
-            nodes=[checksum_address(node) for node in sorted(nodes)],
-            message=str(error),
-        )
-        return True
+        names = [checksum_address(node) for node in sorted(nodes)]
+        self._logger.warning("signatures_left_out", round=record.number, nodes=names, message=str(error))
+        return False  # what the next one is refused for may pass meanwhile
 
     def _fail(self, record: RoundRecord, step: Fail) -> bool:
         receipt = self._parts.ledger.fail(record.number, step.reason)

@@ -43,14 +43,13 @@ class Statements:
         self._batches: dict[Digest, tuple[SignedCommitment, ...]] = {}
 
     def describe(self, record: RoundRecord) -> RoundStatements:
-        """Return what the signatures of a round are bound to."""
+        """Return what the signatures of a round are bound to; only keys sign."""
         return RoundStatements(
             chain_id=self._view.chain_id,
             contract=self._view.contract,
             round=record.number,
             base_model=record.base_model,
             cohort=record.cohort,
-            ask_contract=self._ledger.is_signed_by,
         )
 
     # Commitments
@@ -59,7 +58,8 @@ class Statements:
         """Take a node's signed commitment.
 
         1. The round is open, its policy has batching, and no batch is anchored yet.
-        2. The node is of the cohort and signed it, for a count of examples that the policy allows.
+        2. The node is of the cohort and signed it with its own key, for a count of examples that the policy
+           allows.
         3. It is the node's first in this round, or the same again.
 
         Raises:
@@ -85,7 +85,7 @@ class Statements:
         try:
             self.describe(record).verify_commitment(signed, max_examples=policy.max_examples)  # 2
         except BadLeaf as error:
-            raise malformed(str(error)) from error
+            raise malformed(f"{error}; a node that is a contract commits by a transaction") from error
         first = self._journal.record_commitment(number, signed)
         if (first.update_root, first.examples) != (signed.update_root, signed.examples):  # 3
             raise out_of_turn(
@@ -112,9 +112,15 @@ class Statements:
         """Store the signed commitments of these nodes, ascending; return root and count, to be anchored.
 
         A crash after it leaves a document that no ledger names.
+
+        Raises:
+            BadLeaf: the journal is older than the rule that only keys sign these.
         """
+        statements, most = self.describe(record), self._view.round_policy(record).max_examples
         signed = self._journal.find_commitments(record.number)
         leaves = [signed[node] for node in nodes]
+        for leaf in leaves:
+            statements.verify_commitment(leaf, max_examples=most)
         root = compute_batch_root(leaves)
         self._store.put_statements(root, encode_leaves(leaves))
         return root, len(leaves)
@@ -147,7 +153,7 @@ class Statements:
         """Take a node's signed attestation.
 
         1. The round's sum is published, and the round is not over.
-        2. The node is of the cohort and signed it.
+        2. The node is of the cohort and signed it, with its own key or as a contract (EIP-1271).
         3. It is the node's first in this round, or the same again.
 
         Raises:
@@ -162,8 +168,9 @@ class Statements:
             lambda record: record.phase in (Phase.AGGREGATED, Phase.PROPOSED),
             "a round whose sum is published",
         )  # 1
+        statements = replace(self.describe(record), ask_contract=self._ledger.is_signed_by)
         try:
-            self.describe(record).verify_attestation(signed, model)  # 2
+            statements.verify_attestation(signed, model)  # 2
         except BadLeaf as error:
             raise malformed(str(error)) from error
         first, _ = self._journal.record_attestation(number, model, signed)
@@ -182,7 +189,7 @@ class Statements:
         self, record: RoundRecord, model: Digest, attestations: Mapping[Address, SignedAttestation]
     ) -> set[Address]:
         """Return the nodes whose signatures only a contract at their address can vouch for (EIP-1271)."""
-        keys_alone = replace(self.describe(record), ask_contract=lambda *_: False)
+        keys_alone = self.describe(record)
         found = set()
         for node, signed in attestations.items():
             try:
@@ -192,7 +199,7 @@ class Statements:
         return found
 
     def prepare_proposal(self, attestations: Mapping[Address, SignedAttestation]) -> tuple[Digest, int]:
-        """Store signed attestations, and return their root and count, to be proposed."""
+        """Store attestations that keys signed, and return their root and count, to be proposed."""
         leaves = [attestations[node] for node in sorted(attestations)]
         root = compute_batch_root(leaves)
         self._store.put_statements(root, encode_leaves(leaves))

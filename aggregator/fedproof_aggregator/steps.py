@@ -143,6 +143,7 @@ def choose_finalise(
     seconds_overdue: float,
     is_grace_over: bool,
     most_signatures: int,
+    contracts: Collection[Address] = (),
 ) -> Wait | Propose | Finalise | Fail:
     """Return the next step of a round whose sum is published.
 
@@ -153,6 +154,7 @@ def choose_finalise(
         seconds_overdue: chain time since the phase's deadline; negative before it.
         is_grace_over: whether the others had their time since the quorum was reached.
         most_signatures: how many one transaction may carry, where the policy has batching.
+        contracts: the nodes whose signatures only their contracts vouch for: none goes into a proposal.
     """
     if record.phase is Phase.PROPOSED and record.proposal is not None:
         return Finalise(record.proposal.model_digest, {}) if seconds_overdue > 0 else Wait()
@@ -165,10 +167,11 @@ def choose_finalise(
         is_nobody_awaited = len(models) == len(record.cohort) or is_grace_over or seconds_overdue > 0
         attestations = {node: each for node, (attested, each) in signed.items() if attested == model}
         is_differing = count < len(models)
+        leaves = {node: each for node, each in attestations.items() if node not in contracts}
         # The contract takes no proposal after the deadline, and none of fewer signatures than the quorum.
-        is_proposable = len(attestations) >= policy.attestation_quorum and seconds_overdue <= 0
+        is_proposable = len(leaves) >= policy.attestation_quorum and seconds_overdue <= 0
         is_worth_it = policy.batching and (is_differing or len(attestations) > most_signatures)
-        step = (Propose if is_worth_it and is_proposable else Finalise)(model, attestations)
+        step = Propose(model, leaves) if is_worth_it and is_proposable else Finalise(model, attestations)
         # Who signed another model says so by a transaction, or it does not count: while the result is
         # proposed, or between half and three quarters of this window.
         had_time = isinstance(step, Propose) or seconds_overdue >= -policy.attest_window / 4

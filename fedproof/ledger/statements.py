@@ -101,7 +101,7 @@ class RoundStatements:
 
     Attributes:
         cohort: whose signatures count.
-        ask_contract: asks a node's contract about a signature that is not of its address's own key (EIP-1271).
+        ask_contract: asks a node's contract about a signature that is by another key than its own (EIP-1271).
             None where only keys sign: in batches and proposals, since a contract could say one thing to who
             takes its signature and another to who looks at it later.
     """

@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedproof.digests import Address, Digest
-from fedproof.errors import BadLeaf, LedgerError, LedgerUnreachable, NetworkError, PeerError
+from fedproof.errors import BadLeaf, NetworkError, PeerError
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.receipts import BatchReceipt, save_receipt
 from fedproof.ledger.rounds import RoundRecord
 from fedproof.ledger.statements import (
-    AskContract,
     RoundStatements,
     SignedAttestation,
     SignedCommitment,
@@ -126,7 +125,7 @@ class Batches:
             return
         with _awaiting_leaves(record):
             attestations = self._relay.fetch_proposal(record.number)
-            self._describe(record, as_of=record.proposed_block).verify_proposal(
+            self._describe(record).verify_proposal(
                 attestations, proposal.model_digest, root=proposal.root, count=proposal.count
             )
 
@@ -137,7 +136,7 @@ class Batches:
         if root not in self._verified:
             with _awaiting_leaves(record):
                 leaves = self._relay.fetch_batch(record.number)
-                self._describe(record, as_of=record.anchored_block).verify_batch(
+                self._describe(record).verify_batch(
                     leaves, root=root, count=record.batch.count, max_examples=self._policy.rounds.max_examples
                 )
             self._verified = {root: leaves}
@@ -160,31 +159,15 @@ class Batches:
                 with _saving:
                     save_receipt(self._receipts_dir / f"{number}.json", receipt)
 
-    def _describe(self, record: RoundRecord, *, as_of: int | None = None) -> RoundStatements:
-        """Return what a round's signatures are bound to, and ask contracts about them as of a block."""
+    def _describe(self, record: RoundRecord) -> RoundStatements:
+        """Return what a round's signatures are bound to."""
         return RoundStatements(
             chain_id=self._ledger.chain_id,
             contract=self._ledger.contract,
             round=record.number,
             base_model=record.base_model,
             cohort=record.cohort,
-            ask_contract=self._make_ask_contract(as_of),
         )
-
-    def _make_ask_contract(self, as_of: int | None) -> AskContract:
-        def ask(node: Address, digest: Digest, signature: bytes) -> bool:
-            # A contract that changed its mind since makes no liar of an aggregator that asked it before.
-            try:
-                return self._ledger.is_signed_by(node, digest, signature, at_block=as_of)
-            except LedgerUnreachable:
-                raise
-            except LedgerError:
-                if as_of is None or self._ledger.block_number() < as_of:
-                    raise
-                # The endpoint keeps no state as old as that.
-                return self._ledger.is_signed_by(node, digest, signature)
-
-        return ask
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from fedproof.digests import Address, Digest, as_digest, checksum_address
 from fedproof.errors import ConfigurationError
+from fedproof.ledger.events import Subject
 
 _SCHEMA_VERSION = 2
 _SCHEMA = """
@@ -32,6 +33,9 @@ CREATE TABLE IF NOT EXISTS owner (
 CREATE TABLE IF NOT EXISTS rounds (
     round INTEGER PRIMARY KEY, stage TEXT NOT NULL, update_root BLOB, examples INTEGER NOT NULL,
     residual BLOB, model BLOB, reason TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS sound_leaves (
+    round INTEGER NOT NULL, subject INTEGER NOT NULL, root BLOB NOT NULL, PRIMARY KEY (round, subject, root)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS key_packages (
     epoch INTEGER NOT NULL, root BLOB NOT NULL, package BLOB NOT NULL, PRIMARY KEY (epoch, root)
@@ -104,7 +108,7 @@ class Journal:
         self.path = path
         try:
             # Autocommit: every statement below is a transaction of its own.
-            # The watchtower's thread reads; SQLite's own lock keeps single statements apart.
+            # The watchtower's thread uses it, too; SQLite's own lock keeps single statements apart.
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
@@ -187,6 +191,19 @@ class Journal:
                 entry.reason,
             ),
         )
+
+    # Signed statements
+
+    def note_sound(self, number: int, subject: Subject, root: Digest) -> None:
+        """Keep that the leaves under an anchored or proposed root were here, and every one was signed so."""
+        self._database.execute("INSERT OR IGNORE INTO sound_leaves VALUES (?, ?, ?)", (number, subject, root))
+
+    def is_sound(self, number: int, subject: Subject, root: Digest) -> bool:
+        """Return whether that was noted."""
+        row = self._database.execute(
+            "SELECT 1 FROM sound_leaves WHERE round = ? AND subject = ? AND root = ?", (number, subject, root)
+        ).fetchone()
+        return row is not None
 
     # Keys, wrapped only: nothing here opens without the node's private wrapping key
 

@@ -6,11 +6,14 @@ transfers, the watchtower goes on looking, in a thread and over a connection of 
 If the aggregator is malicious, then at most it fails a round. A leaf that is provably bad is objected to in
 the look that finds it. Whatever else is served instead of the anchored and proposed leaves may be a fault
 that passes, until half of the window is over. What is missing then is asked for once more, and objected to.
+After the window nobody objects to what is missing: the result stood, and its leaves may well be gone. What
+was found sound is in the journal, so a restart takes nothing back.
 
-The last objection goes out when at most 23/32 of the window are over: half of it, three answers that are
-dragged out for a sixteenth each, and the pause between two looks. The first of the three was asked for just
-before half of the window was over; the second proves the batch sound, at the last moment; the third one is
-the last that the proposal gets. What is left is for the ledger: for blocks to come, and the transaction.
+Of a node that runs all the while, the last objection goes out when at most 23/32 of the window are over: half
+of it, three answers that are dragged out for a sixteenth each, and the pause between two looks. The first of
+the three was asked for just before half of the window was over; the second proves the batch sound, at the
+last moment; the third one is the last that the proposal gets. What is left is for the ledger: for blocks to
+come, and the transaction.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from fedproof.digests import Address, Digest
-from fedproof.errors import BadLeaf, LedgerError, LedgerUnreachable, NetworkError, PeerError, UpdateRefused
+from fedproof.errors import BadLeaf, LedgerError, NetworkError, PeerError, UpdateRefused
 from fedproof.ledger.events import Phase, Subject
 from fedproof.ledger.rounds import RoundRecord
 from fedproof.policy import RoundPolicy
@@ -49,7 +52,7 @@ def make_patience(attest_window_s: int) -> Patience:
 
 
 class Watchtower:
-    """Attends to the newest round, as far as it has its time; reads the journal, and never writes it.
+    """Attends to the newest round, as far as it has its time; notes in the journal what leaves were sound.
 
     Attributes:
         pause_s: between two looks, whatever came of the first.
@@ -88,10 +91,10 @@ class Watchtower:
         self._batches = batches
         self._witness = witness
         self._log = log
-        # What needs no second look: roots whose leaves are sound, and rounds in which a claim was refused.
-        self._sound: set[tuple[int, Digest]] = set()
-        # Roots whose leaves were asked for in vain.
-        self._missed: set[tuple[int, Digest]] = set()
+        # Roots whose leaves were asked for in vain, and roots over a bad leaf.
+        self._missed: set[tuple[int, Subject, Digest]] = set()
+        self._bad: set[tuple[int, Subject, Digest]] = set()
+        # Rounds in which a claim was refused.
         self._unclaimable: set[int] = set()
         self._failure: BaseException | None = None
         self._acts: dict[Phase, tuple[Callable[[RoundRecord], bool], ...]] = {
@@ -206,8 +209,8 @@ class Watchtower:
 
         Only then does the history show that the dispute was heard: an endpoint's receipt does not.
         """
-        key = record.number, root
-        if key in self._sound:
+        key = record.number, subject, root
+        if self._journal.is_sound(*key):
             return False
         # Before a result is proposed, nothing depends on them yet. One failure is no more than a hint.
         is_last = record.phase is Phase.PROPOSED and key in self._missed and self._batches.is_late(record)
@@ -217,41 +220,48 @@ class Watchtower:
             else:
                 self._batches.find_contributions(record)
         except BadLeaf as error:
+            self._bad.add(key)
             self._witness.dispute(record, subject, error.index, reason=str(error))
             return True
-        except LedgerUnreachable:
-            raise  # no dispute would arrive either
-        except (NetworkError, LedgerError) as error:
+        except NetworkError as error:
             self._missed.add(key)
-            if not is_last:
+            if not is_last or self._watch.ledger.latest_block().timestamp > record.deadline:
                 raise
             self._witness.dispute(record, subject, 0, reason=f"the leaves are withheld: {error}")
             return True
         except PeerError:
             # No leaf is wrong, but the seal: the daemon refuses the sum, and the audit finds it.
             pass
-        self._sound.add(key)
+        self._journal.note_sound(*key)
         return True
 
     def _end(self, record: RoundRecord) -> bool:
         """End a round that is overdue for everybody, so that it does not wait for an aggregator that is gone.
 
-        A result that stood for its window is made the head where this node has nothing against it.
+        A result that stood for its window is made the head by a node that derived the same, or found its
+        leaves sound, and has nothing against it. A node that can say neither lets all others end it first.
         """
+        number, proposal = record.number, record.proposal
+        entry = self._journal.entry(number)
+        keys = [
+            (number, subject, bound.root)
+            for subject, bound in ((Subject.ATTESTATION, proposal), (Subject.COMMITMENT, record.batch))
+            if bound is not None
+        ]
+        is_opposed = (
+            proposal is None
+            or entry.stage is Stage.REFUSED
+            or entry.model not in (None, proposal.model_digest)
+            or not self._bad.isdisjoint(keys)
+        )
+        can_say = is_opposed or entry.model is not None or all(self._journal.is_sound(*key) for key in keys)
         # One node after the other: the first one's transaction spares the others theirs.
-        turn_s = (1 + sorted(record.cohort).index(self._node)) * self.pause_s
+        turn = 1 + sorted(record.cohort).index(self._node) + (0 if can_say else len(record.cohort))
         time_now = self._watch.ledger.final_block(self._watch.finality).timestamp
-        if time_now <= record.deadline + self._overdue_s + turn_s:
+        if time_now <= record.deadline + self._overdue_s + turn * self.pause_s:
             return False
-        entry, proposal, batch = self._journal.entry(record.number), record.proposal, record.batch
-        roots = {(record.number, bound.root) for bound in (proposal, batch) if bound is not None}
-        if (
-            proposal is not None
-            and roots <= self._sound
-            and entry.stage is not Stage.REFUSED
-            and entry.model in (None, proposal.model_digest)
-        ):
-            self._witness.finalise(record, proposal.model_digest)
-        else:
+        if proposal is None or is_opposed or not can_say:
             self._witness.fail(record)
+        else:
+            self._witness.finalise(record, proposal.model_digest)
         return True

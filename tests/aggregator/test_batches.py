@@ -8,7 +8,7 @@ import pytest
 from web3 import Web3
 
 from fedproof.digests import Address, Digest, as_digest
-from fedproof.errors import LedgerUnreachable, Reverted
+from fedproof.errors import BadLeaf, LedgerUnreachable, Reverted
 from fedproof.ledger.events import Phase, Subject
 from fedproof.ledger.history import RoundRecord
 from fedproof.ledger.statements import SignedAttestation, SignedCommitment
@@ -209,6 +209,18 @@ def test_a_crash_after_the_anchoring_changes_nothing(batching: World) -> None:
     assert len(contributors(batching)) == 3
 
 
+def test_what_no_key_signed_is_never_anchored(batching: World) -> None:
+    """Also where an older aggregator has taken it: this round does without a batch."""
+    batching.deliver_signed(0, 1)
+    update = batching.make_update(2)
+    wallets = SignedCommitment(batching.node(2).address, update.root, EXAMPLES[2], 0, b"what a wallet took")
+    batching.journal.record_commitment(1, wallets)
+    batching.upload(2, update)
+    with pytest.raises(BadLeaf, match="expected its signature"):
+        batching.daemon.step()
+    assert record_of(batching).batch is None
+
+
 @pytest.mark.parametrize("moment", range(6))
 def test_a_restart_at_any_point_changes_nothing(batching: World, moment: int) -> None:
     """Whatever was done before the restart is not done again, and the round ends the same."""
@@ -278,6 +290,26 @@ def test_a_differing_signature_costs_no_node_a_transaction(batching: World) -> N
     take(batching, "finalised")
     assert record_of(batching).result == model
     assert count_transactions(batching) == sent
+
+
+def test_a_proposal_that_is_finalised_too_early_is_tried_again(
+    batching: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On slow blocks that is the ordinary first answer, and some endpoints give no reason for it."""
+    batching.reconfigure(most_signatures=2)
+    batching.deliver_signed(0, 1, 2)
+    take(batching, "anchored", "sealed", "aggregated")
+    model = batching.attest_signed(0, 1, 2)
+    take(batching, "proposed")
+    deadline = record_of(batching).deadline
+    monkeypatch.setattr(batching.daemon._clock, "fetch_time", lambda: deadline + 1.0)
+    batching.link.is_terse = True
+    for _ in range(4):
+        with pytest.raises(Reverted, match="no reason"):
+            batching.daemon.step()
+    batching.pass_deadline()
+    take(batching, "finalised")
+    assert record_of(batching).result == model
 
 
 def test_a_contradicted_proposal_is_reported(batching: World) -> None:

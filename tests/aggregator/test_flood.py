@@ -15,6 +15,7 @@ from fedproof.errors import LedgerUnreachable
 from fedproof.ledger.events import FailureReason
 from fedproof.wire import aggregation_pb2 as wire
 from tests.aggregator.world import World, refusal
+from tests.chain import make_digest
 
 METHODS = wire.DESCRIPTOR.services_by_name["Aggregation"].methods
 LOOK = "eth_getBlockByNumber"
@@ -100,12 +101,15 @@ def test_a_caller_is_served_again_once_it_has_paused(batching: World) -> None:
 
 def test_bad_signatures_have_the_chain_asked_a_bounded_number_of_times(stopped: World) -> None:
     """Each may be one of a contract's (EIP-1271), which only the chain can tell."""
-    signed = stopped.sign_update(1, stopped.make_update(1))
-    signed.signature = b"what a contract takes"
+    stopped.deliver(0, 1, 2)
+    for _ in range(2):
+        assert stopped.daemon.step()
+    stopped.restart()
+    signed = wire.SignedAttestation(node=stopped.node(1).address, signature=b"what a contract takes")
     stub = stopped.stub(0)
     stopped.federation.chain.provider.requests.clear()
-    request = wire.PutCommitmentRequest(round=1, commitment=signed)
-    codes = [refusal(lambda: stub.PutCommitment(request))[0] for _ in range(3 * CALL_BURST // HEAVY)]
+    request = wire.PutAttestationRequest(round=1, model_digest=make_digest("model"), attestation=signed)
+    codes = [refusal(lambda: stub.PutAttestation(request))[0] for _ in range(3 * CALL_BURST // HEAVY)]
     assert codes.count(grpc.StatusCode.INVALID_ARGUMENT) == CALL_BURST // HEAVY
     assert codes[-1] is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert stopped.federation.chain.provider.requests.count("eth_call") <= CALL_BURST // HEAVY

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
-from fedproof_aggregator.retention import Retention
 
 from fedproof.digests import Digest
 from fedproof.keys.tls import TlsFiles
@@ -81,6 +81,14 @@ def expire(world: World, number: int = 1) -> None:
 def files(world: World) -> dict[Path, bytes]:
     """Return all that is in the store."""
     return {path: path.read_bytes() for path in world.config.store_dir.rglob("*") if path.is_file()}
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Return once another thread has made something true."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def chunks_of(world: World, *updates: Update) -> set[Path]:
@@ -219,14 +227,12 @@ def test_a_round_whose_policy_is_lost_is_kept(short: World) -> None:
     assert files(short) == before
 
 
-def test_the_daemon_deletes_by_itself(short: World) -> None:
-    """As it starts, then once an hour; a second pass finds nothing more."""
+def test_it_deletes_by_itself(short: World) -> None:
+    """As it starts; a second pass finds nothing more."""
     updates = finish(short, 0, 1, 2)
     go_to(short, ended_at(short) + DAY_S + 1)
-    short.daemon.step()
-    assert chunks_of(short, *updates) <= files(short).keys()  # less than an hour has passed
-    short.restart()
-    short.daemon.step()
+    with short.retention.running():
+        wait_for(lambda: short.of_kind("updates_deleted"))
     assert not chunks_of(short, *updates) & files(short).keys()
     after = files(short)
     short.restart()
@@ -236,25 +242,25 @@ def test_the_daemon_deletes_by_itself(short: World) -> None:
     assert len(short.of_kind("updates_deleted")) == 1
 
 
-def test_it_looks_once_an_hour(short: World) -> None:
-    """At first at once; in between, a look costs nothing."""
-    times = iter([0.0, 0.0, 0.0, 3599.0, 3600.0, 3600.0])
-    retention = Retention(
-        short.federation.aggregator,
-        view=short.view,
-        store=short.store,
-        shelf=short.shelf,
-        finality="latest",
-        logger=short.daemon._logger,
-        monotonic=lambda: next(times),
-    )
+def test_nothing_waits_for_it(short: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it reads, the loop takes its steps; told to stop, it ends after the file that it reads."""
     finish(short, 0, 1, 2)
-    retention.tend()
     go_to(short, ended_at(short) + DAY_S + 1)
-    retention.tend()
-    assert not retention.expired
-    retention.tend()
-    assert retention.expired == {1: 1}
+    before = files(short)
+    get_header, seen = short.store.get_header, list[Digest]()
+
+    def read_until_stopped(root: Digest) -> object:
+        seen.append(root)
+        assert short.retention._stopping.wait(10)
+        return get_header(root)
+
+    monkeypatch.setattr(short.store, "get_header", read_until_stopped)
+    with short.retention.running():
+        wait_for(lambda: seen)
+        short.daemon.step()
+        assert short.of_kind("waiting")
+    assert len(seen) == 1
+    assert files(short) == before
 
 
 @pytest.mark.parametrize("was_deleted", [False, True])
@@ -285,20 +291,22 @@ def test_a_crash_in_the_middle_costs_nothing(
     assert short.of_kind("updates_deleted")[-1]["chunks"] == len(left)
 
 
-def test_a_disk_that_refuses_stops_no_round(short: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One step is lost, and the next one is taken; it is tried again in an hour."""
-    finish(short, 0, 1, 2)
+def test_a_disk_that_refuses_is_tried_again(short: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the next look; the log says what was wrong."""
+    updates = finish(short, 0, 1, 2)
     go_to(short, ended_at(short) + DAY_S + 1)
-    short.restart()
+    delete = short.store.delete
 
     def refuse(_digest: Digest) -> int:
+        monkeypatch.setattr(short.store, "delete", delete)
         raise PermissionError("read-only")
 
     monkeypatch.setattr(short.store, "delete", refuse)
-    with pytest.raises(PermissionError):
-        short.daemon.step()
-    short.daemon.step()
-    assert short.of_kind("waiting")
+    monkeypatch.setattr(short.retention, "_pause_s", 0.01)
+    with short.retention.running():
+        wait_for(lambda: short.of_kind("updates_deleted"))
+    assert not chunks_of(short, *updates) & files(short).keys()
+    assert [line["message"] for line in short.of_kind("error")] == ["retention: read-only"]
 
 
 def test_a_deleted_update_is_said_to_be_deleted(short: World) -> None:

@@ -14,6 +14,7 @@ from tests.aggregator.world import ATTEST_WINDOW_S, POLICY, World, refusal
 from tests.chain import make_digest
 
 Refusal = tuple[grpc.StatusCode, str]
+CONTRACTS = "; a node that is a contract commits by a transaction"
 
 
 def put(world: World, index: int, *, number: int = 1, **changes: Any) -> Callable[[], None]:
@@ -58,7 +59,7 @@ def test_a_commitment_of_nobody_in_the_cohort_is_refused(batching: World) -> Non
     """A node that is not admitted may sign what it likes."""
     assert refusal(put(batching, 3)) == (
         grpc.StatusCode.INVALID_ARGUMENT,
-        f"{where(batching, 3)}: expected a node of the cohort, it is none",
+        f"{where(batching, 3)}: expected a node of the cohort, it is none{CONTRACTS}",
     )
     assert count_signed(batching) == 0
 
@@ -68,7 +69,7 @@ def test_a_commitment_of_a_weight_that_the_policy_forbids_is_refused(batching: W
     """One below the least and one above the most; both limits themselves are taken."""
     code, message = refusal(put(batching, 0, examples=examples))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert message == f"{where(batching, 0)}: expected 1 to 1000 examples, got {examples}"
+    assert message == f"{where(batching, 0)}: expected 1 to 1000 examples, got {examples}{CONTRACTS}"
     put(batching, 0, examples=1)()
     put(batching, 1, examples=POLICY.rounds.max_examples)()
     assert count_signed(batching) == 2
@@ -257,12 +258,13 @@ def test_a_batch_and_a_proposal_are_given_only_where_there_is_one(summed: World)
     assert refusal(lambda: stub.GetBatch(wire.GetBatchRequest(round=9)))[0] is grpc.StatusCode.NOT_FOUND
 
 
-def test_the_ledger_is_asked_about_a_signature_that_is_not_of_the_nodes_key(batching: World) -> None:
+def test_the_ledger_is_asked_about_an_attestation_that_is_not_of_the_nodes_key(summed: World) -> None:
     """The node may be a contract (EIP-1271); where the ledger cannot be asked, it is to try again."""
-    signed = batching.sign_update(0, batching.make_update(0))
+    model = make_digest("model")
+    signed = summed.sign_model(0, model)
     signed.signature = b"what a contract takes"
-    batching.view.refresh()
-    batching.link.down.add("eth_call")
-    assert refusal(lambda: batching.put_commitment(signed))[0] is grpc.StatusCode.UNAVAILABLE
-    batching.link.down.clear()
-    assert refusal(lambda: batching.put_commitment(signed))[0] is grpc.StatusCode.INVALID_ARGUMENT
+    summed.view.refresh()
+    summed.link.down.add("eth_call")
+    assert refusal(lambda: summed.put_attestation(signed, model))[0] is grpc.StatusCode.UNAVAILABLE
+    summed.link.down.clear()
+    assert refusal(lambda: summed.put_attestation(signed, model))[0] is grpc.StatusCode.INVALID_ARGUMENT

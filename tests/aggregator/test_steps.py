@@ -234,6 +234,7 @@ def finalise(
     grace_over: bool = False,
     policy: OnChainPolicy = POLICY,
     most: int = 6,
+    contracts: Collection[int] = (),
     **changes: Any,
 ) -> Wait | Propose | Finalise | Fail:
     """Return the step after these signed models; those sent by transaction are of the last nodes."""
@@ -246,6 +247,7 @@ def finalise(
         seconds_overdue=overdue,
         is_grace_over=grace_over,
         most_signatures=most,
+        contracts=[NODES[index] for index in contracts],
     )
 
 
@@ -329,6 +331,13 @@ def test_nothing_is_proposed_that_the_contract_would_not_take() -> None:
     assert finalise(A, sent=(A, A), policy=BATCHING, most=0) == Finalise(A, leaves(0))
     assert finalise(A, A, A, policy=BATCHING, most=0, overdue=0) == Propose(A, leaves(0, 1, 2))
     assert finalise(A, A, A, policy=BATCHING, most=0, overdue=1) == Finalise(A, leaves(0, 1, 2))
+
+
+def test_no_contracts_signature_is_proposed() -> None:
+    """It is left out; without it the keys' have to reach the quorum, or all are checked on the chain."""
+    assert finalise(A, A, A, policy=BATCHING, most=2, contracts=[2]) == Propose(A, leaves(0, 1))
+    assert finalise(A, A, A, policy=BATCHING, most=2, contracts=[1, 2]) == Finalise(A, leaves(0, 1, 2))
+    assert finalise(A, A, A, policy=BATCHING, most=3, contracts=[2]) == Finalise(A, leaves(0, 1, 2))
 
 
 def test_a_proposal_waits_for_its_deadline() -> None:

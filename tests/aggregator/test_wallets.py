@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from web3 import Web3
 
 from fedproof.digests import Address, as_address, checksum_address
+from fedproof.errors import Reverted
+from fedproof.keys.tls import TlsFiles
 from fedproof.ledger.events import Phase
 from fedproof.ledger.rounds import RoundRecord
 from fedproof.ledger.statements import SignedAttestation
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import World, codec
-from tests.chain import ABI, make_digest
+from tests.aggregator.world import ATTEST_WINDOW_S, BATCHING, Link, World, codec, opened, refusal
+from tests.chain import ABI, Federation, make_digest
 
 SAYS_NO = bytes.fromhex("60006000fd")  # PUSH1 0 PUSH1 0 REVERT
 BURNS_ALL = bytes.fromhex("fe")  # INVALID
@@ -70,6 +75,14 @@ class Wallet:
         data = self._eth.contract(abi=ABI).encode_abi(name, args=arguments)
         self._send({"to": checksum_address(self.address), "data": data})
 
+    def put_commitment(self) -> None:
+        """Hand over a commitment with what it says is its signature."""
+        root = make_digest("root")
+        signature = b"what the wallet takes"
+        self.world.put_commitment(
+            wire.SignedCommitment(node=self.address, update_root=root, examples=1, signature=signature)
+        )
+
     def put_attestation(self) -> None:
         """Hand over what it says is its signature, while it says so."""
         signed = wire.SignedAttestation(node=self.address, signature=b"what the wallet takes")
@@ -95,6 +108,17 @@ def wallet(fresh: World, request: pytest.FixtureRequest) -> Wallet:
     return found
 
 
+@pytest.fixture
+def batching_wallet(
+    batching_federation: tuple[Federation, Link],
+    aggregator_certificates: tuple[list[TlsFiles], Path],
+    tmp_path: Path,
+) -> Iterator[Wallet]:
+    """A wallet in an open round, in a policy with batching."""
+    with opened(*batching_federation, tmp_path, *aggregator_certificates, policy=BATCHING) as world:
+        yield Wallet(world, SAYS_NO)
+
+
 def record_of(world: World) -> RoundRecord:
     world.view.refresh()
     record = world.view.find_round(1)
@@ -114,7 +138,7 @@ def test_a_result_does_without_a_wallet_that_says_no_when_it_is_paid_for(wallet:
     wallet.put_attestation()
     world.attest_signed(0, 1)
     before = count_paid(world)
-    assert world.daemon.step()
+    assert not world.daemon.step(), "time passes before the next one is tried"
     (line,) = world.of_kind("signatures_left_out")
     assert line["nodes"] == [checksum_address(wallet.address)]
     assert world.daemon.step()
@@ -130,8 +154,7 @@ def test_without_enough_others_a_wallet_has_to_send_a_transaction(wallet: Wallet
     wallet.put_attestation()
     world.attest_signed(0)
     before = count_paid(world)
-    assert world.daemon.step()
-    for _ in range(3):
+    for _ in range(4):
         assert not world.daemon.step()
     assert count_paid(world) == before + 1
     wallet.call("attest", 1, MODEL)
@@ -144,7 +167,7 @@ def test_a_wallet_cannot_keep_a_round_from_failing(wallet: Wallet) -> None:
     world = wallet.world
     wallet.put_attestation()
     world.attest_signed(0)
-    assert world.daemon.step()
+    assert not world.daemon.step()
     world.pass_deadline(by_s=10**6)
     assert world.daemon.step()
     (line,) = world.of_kind("round_failed")
@@ -154,14 +177,15 @@ def test_a_wallet_cannot_keep_a_round_from_failing(wallet: Wallet) -> None:
 def test_a_result_that_is_refused_again_and_again_is_given_up(
     wallet: Wallet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the reason is: the third time, the round fails."""
+    """Where contracts have signed, whichever was left out before: the third time, the round fails."""
     world = wallet.world
     wallet.put_attestation()
     world.attest_signed(0)
-    monkeypatch.setattr(world.statements, "find_contracts", lambda *_: set())
+    monkeypatch.setattr(world.statements, "find_contracts", lambda *_: {world.node(3).address})
     before = count_paid(world)
-    for _ in range(3):
-        assert world.daemon.step()
+    for _ in range(2):
+        assert not world.daemon.step()
+    assert world.daemon.step()
     (line,) = world.of_kind("round_failed")
     assert line["reason"] == "ABANDONED"
     assert "expected the contract to take the result, it refused 3 times: memory: finalise" in line["message"]
@@ -177,8 +201,61 @@ def test_a_signature_that_is_refused_when_it_is_asked_costs_nothing(world: World
     node = world.node(1).address
     world.journal.record_attestation(1, MODEL, SignedAttestation(node, b"what a wallet took before"))
     before = count_paid(world)
-    assert world.daemon.step()
+    assert not world.daemon.step()
     assert world.of_kind("signatures_left_out")[0]["nodes"] == [checksum_address(node)]
     assert world.daemon.step()
     assert record_of(world).signers == {world.node(0).address, world.node(2).address}
     assert count_paid(world) == before + 1
+
+
+def test_a_refusal_without_a_reason_costs_no_key_its_signature(world: World) -> None:
+    """It was for something else, such as a transaction that came meanwhile: it is tried again later."""
+    world.deliver(0, 1, 2)
+    for _ in range(2):
+        assert world.daemon.step()
+    world.attest_signed(0, 1, 2)
+    world.link.is_terse = True
+    world.federation.chain.provider.interrupts["eth_estimateGas"] = lambda: world.attest(0)
+    with pytest.raises(Reverted, match="no reason"):
+        world.daemon.step()
+    assert not world.of_kind("signatures_left_out")
+    assert world.daemon.step()
+    assert record_of(world).signers == {world.node(1).address, world.node(2).address}
+
+
+# With batching
+
+
+def test_a_wallet_is_told_to_commit_by_a_transaction(batching_wallet: Wallet) -> None:
+    """Whatever it says of its signature: it may say otherwise to the nodes that check the batch."""
+    code, message = refusal(batching_wallet.put_commitment)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert message.endswith(
+        "expected its signature, got another; a node that is a contract commits by a transaction"
+    )
+    assert not batching_wallet.world.journal.find_commitments(1)
+
+
+@pytest.mark.parametrize("keys", [2, 1])
+def test_no_wallets_signature_is_proposed(batching_wallet: Wallet, keys: int) -> None:
+    """The keys' are, where they are enough; else the contract checks all of them in one transaction."""
+    world = batching_wallet.world
+    world.reconfigure(most_signatures=1)
+    for index in (0, 1):
+        world.upload(index, world.signed_update(index, epoch=2))
+    world.pass_deadline(by_s=-ATTEST_WINDOW_S - 10)
+    assert world.daemon.step()
+    world.pass_deadline()
+    for _ in range(2):
+        assert world.daemon.step()
+    batching_wallet.put_attestation()
+    world.attest_signed(*range(keys))
+    world.daemon.step()
+    record = record_of(world)
+    if keys == 2:
+        leaves = world.stub().GetProposal(wire.GetProposalRequest(round=1)).attestations
+        assert record.phase is Phase.PROPOSED
+        assert {leaf.node for leaf in leaves} == {world.node(0).address, world.node(1).address}
+    else:
+        assert record.proposal is None
+        assert world.of_kind("signatures_left_out"), "finalise carried them"

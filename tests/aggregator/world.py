@@ -158,10 +158,12 @@ class Link:
 
     Attributes:
         down: methods that get no answer.
+        is_terse: whether a refusal comes without its reason, as from some endpoints.
     """
 
     def __init__(self, chain: MemoryChain) -> None:
         self.down: set[str] = set()
+        self.is_terse = False
         self._lock = threading.RLock()  # an answer may take further requests
         self._ask = chain.provider.make_request
         chain.provider.make_request = self._make_request  # type: ignore[method-assign]
@@ -170,7 +172,10 @@ class Link:
         if method in self.down:
             raise NoConnection(f"{method}: connection refused")
         with self._lock:
-            return self._ask(method, params)
+            answer = self._ask(method, params)
+        if self.is_terse and "error" in answer:
+            answer["error"].pop("data", None)
+        return answer
 
 
 class World:
@@ -248,7 +253,6 @@ class World:
             self.statements,
             self.key_relay,
             self.summation,
-            self.retention,
         )
         self.daemon = Daemon(self.config, self.policy, parts, logger=logger)
         self.intake = Intake(
@@ -509,6 +513,7 @@ def opened(
             yield world
         finally:
             link.down.clear()
+            link.is_terse = False
             world.close()
 
 

@@ -9,6 +9,7 @@ from fedproof_node.journal import TRANSITIONS, Journal, RoundEntry, Stage
 
 from fedproof.digests import Address, Digest
 from fedproof.errors import ConfigurationError
+from fedproof.ledger.events import Subject
 
 CONTRACT = Address(b"\x01" * 20)
 NODE = Address(b"\x02" * 20)
@@ -97,6 +98,19 @@ def test_packages_of_an_epoch_are_all_kept(tmp_path: Path) -> None:
     assert journal.packages(2) == {}
     assert journal.wrapped_key(1) == b"mine"
     assert journal.wrapped_key(2) is None
+
+
+def test_what_was_found_sound_is_kept(tmp_path: Path) -> None:
+    """A root that was examined stays so after a restart: in its round, and as what it was."""
+    journal = open_journal(tmp_path)
+    for _ in range(2):
+        journal.note_sound(1, Subject.COMMITMENT, ROOT)
+    journal.close()
+    journal = open_journal(tmp_path)
+    assert journal.is_sound(1, Subject.COMMITMENT, ROOT)
+    assert not journal.is_sound(2, Subject.COMMITMENT, ROOT)
+    assert not journal.is_sound(1, Subject.ATTESTATION, ROOT)
+    assert not journal.is_sound(1, Subject.COMMITMENT, MODEL)
 
 
 def test_another_nodes_journal_is_refused(tmp_path: Path) -> None:

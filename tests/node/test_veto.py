@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 import pytest
+from fedproof_node.batches import Batches
 from fedproof_node.journal import Stage
-from hexbytes import HexBytes
 
-from fedproof.digests import ZERO_DIGEST, Address, as_address, checksum_address
 from fedproof.errors import LedgerError, NetworkError
 from fedproof.ledger.client import Receipt
 from fedproof.ledger.events import Phase, Subject
-from fedproof.ledger.rounds import Dispute
-from fedproof.ledger.statements import RoundStatements, SignedAttestation, hash_typed
-from fedproof.wire import aggregation_pb2 as wire
-from tests.auditor.batched import describe_wallet
-from tests.chain import ABI, make_digest
+from fedproof.ledger.rounds import Dispute, RoundRecord
+from fedproof.ledger.statements import SignedAttestation
 from tests.node.test_batches import WINDOW_S, pass_half_window, record_of, refuse
 from tests.node.world import Node, World
 
@@ -48,12 +44,20 @@ def play_to_sum(world: World, *, forge: Callable[[list[bytes]], None] | None = N
 
 
 def play_to_proposal(world: World, *, spoil: Callable[[list[SignedAttestation]], None] | None = None) -> None:
-    """Take round 1 to a proposal that no node has looked at; nor at the batch, in a new process."""
+    """Take round 1 to a proposal that no watchtower has looked at, nor at the batch."""
     play_to_sum(world)
-    world.settle()
-    world.propose(1, spoil=spoil)
     for node in world.nodes:
+        while node.daemon.turn():
+            pass
         node.stop()
+    world.propose(1, spoil=spoil)
+
+
+def forget_leaves(node: Node) -> None:
+    """Let a node that was started begin anew, as if no leaves had been seen."""
+    node.stop()
+    with closing(sqlite3.connect(node.journal.path, isolation_level=None)) as database:
+        database.execute("DELETE FROM sound_leaves")
 
 
 @pytest.fixture
@@ -140,7 +144,7 @@ def test_one_bad_answer_is_no_reason_to_object(proposed: World, *, is_late: bool
             node.daemon.watchtower.attend()
         assert node.daemon.watchtower.attend(), "it looks again, and finds both sound"
         assert not node.daemon.watchtower.attend()
-        node.stop()
+        forget_leaves(node)
     assert record_of(proposed).phase is Phase.PROPOSED
     assert node.transactions == 0
 
@@ -179,67 +183,102 @@ def test_a_withheld_batch_is_disputed(proposed: World) -> None:
     assert record_of(proposed).dispute == Dispute(node.address, Subject.COMMITMENT, 0)
 
 
-# Contracts as nodes
+# What is no reason to object
 
 
-@pytest.fixture
-def with_wallet(make_world: MakeWorld) -> tuple[World, Address]:
-    """Round 1 is sealed; an organisation's wallet among its nodes signed, and takes no signature any more."""
-    world = make_world(batching=True, attest_window_s=WINDOW_S, attestation_quorum=3)
-    eth = world.chain.web3.eth
-    keys = [make_digest("wrapping key"), make_digest("certificate"), ZERO_DIGEST]
-    call = bytes.fromhex(eth.contract(abi=ABI).encode_abi("register", args=keys)[2:])
-    payer = eth.accounts[0]
-    made = eth.send_transaction({"from": payer, "data": HexBytes(describe_wallet(world.contract, call))})
-    wallet = as_address(eth.wait_for_transaction_receipt(made)["contractAddress"], "wallet")
-    world.admin.admit(wallet)
-    world.begin_epoch()
-    world.open_round(1)
-    world.settle()
-    record = record_of(world)
-    statements = RoundStatements(
-        world.admin.chain_id, world.contract, 1, record.base_model, record.cohort, world.admin.is_signed_by
-    )
-    root = make_digest("the wallet's update")
-    message = statements.describe_commitment(wallet, update_root=root, examples=1, nonce=1)
-    world.servicer.commitments[1, wallet] = wire.SignedCommitment(
-        node=wallet, update_root=root, examples=1, nonce=1, signature=hash_typed(message)
-    )
-    world.servicer.uploads[1, wallet] = [b""] * world.chunks
-    world.anchor(1)
-    world.seal(1)
-    eth.send_transaction({"from": payer, "to": checksum_address(wallet)})
-    return world, wallet
+def pass_deadline(world: World) -> None:
+    world.chain_federation.pass_deadline(by_s=5)
+    world.chain.tester.mine_block()
 
 
-def test_a_wallet_that_changed_its_mind_had_signed(with_wallet: tuple[World, Address]) -> None:
-    """A contract is asked about its signature as of the block that anchored the batch."""
-    world, wallet = with_wallet
+def take_aggregator_away(world: World) -> None:
+    for method in ("GetBatch", "GetProposal"):
+        refuse(world, method, grpc.StatusCode.UNAVAILABLE)
+
+
+@pytest.mark.parametrize("pass_time_on", [pass_half_window, pass_deadline])
+def test_a_restart_takes_nothing_back(proposed: World, pass_time_on: Callable[[World], None]) -> None:
+    """What a node has found sound stays so, also when it comes back late and the aggregator is gone."""
+    node = proposed.nodes[0]
+    node.settle()
+    node.stop()
+    take_aggregator_away(proposed)
+    pass_time_on(proposed)
+    for _ in range(3):
+        assert not node.daemon.watchtower.attend()
+    assert record_of(proposed).phase is Phase.PROPOSED
+    assert node.transactions == 0
+
+
+def test_nothing_is_missed_after_the_window(proposed: World) -> None:
+    """A result that stood for its window is not objected to for leaves that are gone by then."""
+    node = proposed.nodes[0]
+    take_aggregator_away(proposed)
+    pass_deadline(proposed)
+    for _ in range(3):
+        with pytest.raises(NetworkError):
+            node.daemon.watchtower.attend()
+    assert record_of(proposed).phase is Phase.PROPOSED
+    assert node.transactions == 0
+
+
+def test_what_is_provably_wrong_is_never_too_late(make_world: MakeWorld) -> None:
+    """A forged signature is disputed after the window, too, as long as nobody has finalised on it."""
+    world = make_world(batching=True, attest_window_s=WINDOW_S)
+    play_to_proposal(world, spoil=forge_leaf)
+    pass_deadline(world)
     node = world.nodes[0]
     assert node.daemon.watchtower.attend()
-    assert not node.daemon.watchtower.attend()
-    assert record_of(world).dispute is None
-    assert wallet in {each.node for each in world.leaves[1]}
+    assert record_of(world).dispute == Dispute(node.address, Subject.ATTESTATION, 0)
 
 
-def test_an_endpoint_without_old_state_is_asked_about_now(
-    with_wallet: tuple[World, Address], monkeypatch: pytest.MonkeyPatch
+def test_trouble_with_the_chain_is_no_reason_to_object(
+    proposed: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody can say what the contract said then, what it says now counts."""
-    world, _ = with_wallet
-    node = world.nodes[0]
-    ask = node.ledger.is_signed_by
+    """While this node's own endpoint fails, it says nothing of the leaves, and tries again."""
+    node = proposed.nodes[0]
 
-    def forget(*question: Any, at_block: int | None = None) -> bool:
-        if at_block is not None:
-            raise LedgerError(f"block {at_block}: missing trie node")
-        return ask(*question)
+    def fail(_batches: Batches, _record: RoundRecord) -> None:
+        raise LedgerError("429: too many requests")
 
-    monkeypatch.setattr(node.ledger, "is_signed_by", forget)
+    monkeypatch.setattr(Batches, "verify_proposal", fail)
+    pass_half_window(proposed)
+    for _ in range(3):
+        with pytest.raises(LedgerError, match="too many requests"):
+            node.daemon.watchtower.attend()
+    monkeypatch.undo()
     node.daemon.watchtower.attend()
-    dispute = record_of(world).dispute
-    assert dispute is not None
-    assert dispute.subject is Subject.COMMITMENT
+    assert record_of(proposed).phase is Phase.PROPOSED
+    assert node.transactions == 0
+
+
+# What is one all the same
+
+
+def test_no_contract_speaks_for_a_leaf(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no node's own key signed is disputed, whatever the ledger would say of it."""
+    world = make_world(batching=True, attest_window_s=WINDOW_S)
+    play_to_proposal(world, spoil=forge_leaf)
+    node = world.nodes[0]
+    monkeypatch.setattr(node.ledger, "is_signed_by", lambda *_question, **_options: True, raising=False)
+    node.daemon.watchtower.attend()
+    assert record_of(world).dispute == Dispute(node.address, Subject.ATTESTATION, 0)
+
+
+def test_a_sound_batch_is_no_proposal(make_world: MakeWorld) -> None:
+    """Whoever proposes a result under the root of the batch shows no signatures of it, and is objected to."""
+    world = make_world(batching=True, attest_window_s=WINDOW_S)
+    play_to_sum(world)
+    world.settle()
+    batch, node = record_of(world).batch, world.nodes[0]
+    model = node.journal.entry(1).model
+    assert batch is not None
+    assert model is not None
+    world.operator.propose_result(1, model, batch.root, batch.count)
+    pass_half_window(world)
+    for _ in range(2):
+        look(node)
+    assert record_of(world).dispute == Dispute(node.address, Subject.ATTESTATION, 0)
 
 
 # By when
@@ -309,10 +348,9 @@ def test_the_last_objection_goes_out_in_time(make_world: MakeWorld) -> None:
     node = world.nodes[0]
     shares: dict[tuple[bool, ...], float | None] = {}
     for truths in itertools.product((True, False), repeat=4):
-        node.stop()
         with world.chain.rolled_back():
             shares[truths] = drag_out(world, list(truths))
-        node.stop()
+        forget_leaves(node)
     spans = [share for share in shares.values() if share is not None]
     assert min(spans) > 1 / 2
     assert max(spans) <= 23 / 32 + 2 / LONG_WINDOW_S, "a second for each block on the way"

@@ -8,14 +8,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import grpc
 import pytest
 from fedproof_node.journal import Stage
 from fedproof_node.watchtower import make_patience
 
+from fedproof.errors import LedgerUnreachable
 from fedproof.ledger.events import FailureReason, Phase, Subject
 from fedproof.ledger.rounds import Dispute
 from fedproof.ledger.statements import SignedAttestation
-from tests.node.test_batches import STRANGE, WINDOW_S, leave_out, pass_anchoring, pass_half_window, record_of
+from tests.node.test_batches import (
+    STRANGE,
+    WINDOW_S,
+    leave_out,
+    pass_anchoring,
+    pass_half_window,
+    record_of,
+    refuse,
+)
+from tests.node.test_veto import look
 from tests.node.world import Node, World
 
 DEADLINE_S = 30.0
@@ -242,6 +253,64 @@ def test_who_has_another_model_finalises_nothing(opened: World) -> None:
     pass_overdue(opened, turns=1)
     min(opened.nodes, key=lambda node: node.address).daemon.watchtower.attend()
     assert (record_of(opened).phase, record_of(opened).failure) == (Phase.FAILED, FailureReason.ABANDONED)
+
+
+def propose_without(world: World, *absent: Node) -> None:
+    """Propose what the others derived; the signatures can be fetched of nobody."""
+    aggregate(world)
+    for node in world.nodes:
+        if node not in absent:
+            node.settle()
+    world.propose(1)
+    for node in world.nodes:
+        node.stop()
+    for method in ("GetBatch", "GetProposal"):
+        refuse(world, method, grpc.StatusCode.UNAVAILABLE)
+
+
+def test_who_derived_the_same_finalises_without_the_leaves(opened: World) -> None:
+    """A node that comes back late, its aggregator gone, ends the round with the result that is its own."""
+    propose_without(opened)
+    pass_overdue(opened, turns=1)
+    look(min(opened.nodes, key=lambda node: node.address))
+    record = record_of(opened)
+    assert record.proposal is not None
+    assert (record.phase, record.result) == (Phase.FINALISED, record.proposal.model_digest)
+
+
+def test_who_can_say_nothing_leaves_it_to_the_others(opened: World) -> None:
+    """A node without the model and the leaves lets every other one end the round before it fails it."""
+    first, second, third = sorted(opened.nodes, key=lambda node: node.address)
+    propose_without(opened, first)
+    pass_overdue(opened, turns=3)
+    look(first)
+    assert record_of(opened).phase is Phase.PROPOSED
+    with opened.chain.rolled_back():
+        look(second)
+        assert opened.admin.round().phase is Phase.FINALISED
+    pass_overdue(opened, turns=4)
+    look(first)
+    assert (record_of(opened).phase, record_of(opened).failure) == (Phase.FAILED, FailureReason.ABANDONED)
+    assert third.transactions == 0
+
+
+def test_who_saw_a_bad_leaf_finalises_nothing(opened: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dispute that did not arrive, and leaves that are gone since, make no result right."""
+    first = min(opened.nodes, key=lambda node: node.address)
+    aggregate(opened)
+    opened.settle()
+    opened.propose(1, spoil=forge)
+    monkeypatch.setattr(first.ledger, "dispute", refuse_to_send)
+    look(first)
+    monkeypatch.undo()
+    refuse(opened, "GetProposal", grpc.StatusCode.UNAVAILABLE)
+    pass_overdue(opened, turns=1)
+    look(first)
+    assert (record_of(opened).phase, record_of(opened).failure) == (Phase.FAILED, FailureReason.ABANDONED)
+
+
+def refuse_to_send(*_arguments: object) -> None:
+    raise LedgerUnreachable("no endpoint answers")
 
 
 def test_whoever_comes_second_says_so_and_goes_on(opened: World) -> None:
