@@ -159,7 +159,6 @@ class _Chain:
             round=number,
             base_model=Digest(bytes(32)),
             cohort=(),
-            ask_contract=lambda *_: False,
         )
         message = statements.describe_attestation(as_address(node, "node"), Digest(model))
         signature: bytes = self._keys[node].sign_msg_hash(hash_typed(message)).to_bytes()

@@ -13,6 +13,7 @@ from fedproof.commands.output import warn_aside
 
 if TYPE_CHECKING:
     from fedproof.ledger.client import Ledger, Receipt
+    from fedproof.ledger.sending import Sending
 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Send nothing: say what it would cost, or why it would be refused.")
@@ -27,33 +28,49 @@ def connect(
     password_file: Path | None,
     dry_run: bool,
 ) -> Ledger:
-    """Return the ledger, for writing or to rehearse it; what an earlier command left unsent is sent first.
+    """Return the ledger, for writing or to rehearse it, once what earlier commands sent is settled.
 
     Args:
         address_book: where the contract is.
         rpc_url: the endpoints, if not the address book's.
         keystore: whose key signs, with the account's outbox beside it.
         password_file: the keystore's.
-        dry_run: whether to rehearse only.
+        dry_run: whether to rehearse only, which waits for nothing.
+
+    Raises:
+        LedgerError: what an earlier command sent is not settled in time.
     """
     from fedproof.config import ChainConfig, load_address_book
+    from fedproof.errors import LedgerError
     from fedproof.keys.wallet import read_password
     from fedproof.ledger.connection import open_ledger, open_rehearsal, open_signer
 
     warn_aside()
+    outbox = find_outbox(keystore, load_address_book(address_book).chain_id)
     chain = ChainConfig(
         rpc_url=tuple(rpc_url) if rpc_url else None,
         agreement=count_majority(rpc_url or ("one",)),
         address_book=address_book,
         keystore=keystore,
-        outbox=find_outbox(keystore, load_address_book(address_book).chain_id),
+        outbox=outbox,
     )
     signer = open_signer(chain, lambda: read_password(password_file))
     if dry_run:
         return open_rehearsal(chain, signer, attempts=ATTEMPTS)
     ledger = open_ledger(chain, signer, state_dir=keystore.parent, attempts=ATTEMPTS)
-    ledger.tend(ledger.block_number())
+    try:
+        # Else the command would look at a state that is about to change, and do the same again.
+        ledger.outbox.settle(_announce)
+    except LedgerError as error:
+        raise LedgerError(
+            f"nothing new was sent: an earlier transaction of this account is still on its way: {error}. "
+            f"Run the command again later; `fedproof ledger outbox {outbox}` lists what was sent"
+        ) from error
     return ledger
+
+
+def _announce(sending: Sending) -> None:
+    typer.echo(f"waiting for an earlier transaction: {sending.what}, {sending.state}", err=True)
 
 
 def find_outbox(keystore: Path, chain_id: int) -> Path:

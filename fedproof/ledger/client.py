@@ -289,18 +289,9 @@ class Ledger:
         """Return whether a node belongs to the newest round."""
         return bool(self._view("isInCohort", node))
 
-    def is_signed_by(
-        self, node: Address, digest: Digest, signature: bytes, *, at_block: int | None = None
-    ) -> bool:
-        """Return whether a node signed a digest, with its own key or as a contract (EIP-1271).
-
-        Args:
-            node: who is said to have signed.
-            digest: what.
-            signature: what is said to be its signature.
-            at_block: as of which block a contract is asked; the newest by default.
-        """
-        return bool(self._view("isSignedBy", node, digest, signature, at_block=at_block))
+    def is_signed_by(self, node: Address, digest: Digest, signature: bytes) -> bool:
+        """Return whether a node signed a digest, with its own key or as a contract (EIP-1271)."""
+        return bool(self._view("isSignedBy", node, digest, signature))
 
     def is_included(self, root: Digest, size: int, index: int, leaf: bytes, path: Sequence[Digest]) -> bool:
         """Return whether the contract finds a leaf at an index of a Merkle tree."""

@@ -5,26 +5,21 @@ If fewer endpoints than have to agree are malicious, then at most they stall the
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-import structlog
-from structlog.typing import FilteringBoundLogger
 from web3 import Web3
-from web3.providers import BaseProvider
-from web3.types import RPCEndpoint, RPCResponse
 
 from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable, Reverted
-from fedproof.ledger.endpoint import NO_ANSWER, Endpoint, make_web3
+from fedproof.ledger.endpoint import Endpoint, make_web3
+from fedproof.ledger.reverts import decode_revert
+from fedproof.ledger.roster import Failover, Roster
 
 Answer = TypeVar("Answer")
 
 # How far behind the others an endpoint may be.
 MOST_BLOCKS_BEHIND = 8
-_FIRST_REST_S = 15.0
-_LAST_REST_S = 600.0
 _MOST_QUOTED = 300
 
 
@@ -62,37 +57,6 @@ def connect_endpoints(
     return Endpoints(members, agreement=agreement, attempts=attempts, receipt_timeout_s=receipt_timeout_s)
 
 
-class Roster:
-    """Who is asked first: an endpoint that failed rests for a while, then longer, and is named in the log."""
-
-    def __init__(self, members: Sequence[Endpoint]) -> None:
-        self._members = tuple(members)
-        self._resting: dict[str, float] = {}
-        self._failures: dict[str, int] = {}
-        self._log: FilteringBoundLogger = structlog.get_logger()
-
-    def awake(self) -> list[Endpoint]:
-        """Return those that do not rest, the preferred one first."""
-        now = time.monotonic()
-        return [member for member in self._members if self._resting.get(member.url, 0.0) <= now]
-
-    def in_order(self) -> list[Endpoint]:
-        """Return all, those that rest last."""
-        awake = self.awake()
-        return awake + [member for member in self._members if member not in awake]
-
-    def praise(self, member: Endpoint) -> None:
-        """Note that an endpoint answered: its next rest is short again."""
-        self._failures.pop(member.url, None)
-
-    def rest(self, member: Endpoint, event: str, reason: str) -> None:
-        """Ask an endpoint last for a while, and log why."""
-        failures = self._failures[member.url] = self._failures.get(member.url, 0) + 1
-        rest_s = min(_LAST_REST_S, _FIRST_REST_S * 2.0 ** (failures - 1))
-        self._resting[member.url] = time.monotonic() + rest_s
-        self._log.warning(event, endpoint=member.url, reason=reason, asked_last_for_s=rest_s)
-
-
 class Endpoints(Endpoint):
     """Several endpoints as one."""
 
@@ -116,7 +80,7 @@ class Endpoints(Endpoint):
         """
         self._roster = Roster(members)
         super().__init__(
-            make_web3(_Failover(self._roster)),
+            make_web3(Failover(self._roster)),
             url=" or ".join(member.url for member in members),
             attempts=attempts,
             backoff_s=backoff_s,
@@ -132,26 +96,24 @@ class Endpoints(Endpoint):
             LedgerUnreachable: too few answer.
             LedgerError: too few answer alike; the message says who says what.
         """
-        pause_s = self._backoff_s
-        for attempt in range(1, self._attempts + 1):
-            said: dict[Endpoint, Answer] = {}
-            silent: dict[Endpoint, LedgerError] = {}
-            for member in self._roster.in_order():
-                try:
-                    answer = said[member] = member.ask(what, lambda member=member: request(member.web3))  # type: ignore[misc]
-                except LedgerUnreachable as error:
-                    silent[member] = error
-                    self._roster.rest(member, "endpoint_silent", str(error))
-                    continue
-                except LedgerError as error:
-                    silent[member] = error  # such as a block that it does not have yet
-                    continue
-                if sum(other == answer for other in said.values()) == self.agreement:
-                    self._judge(said, answer, what=what)
-                    return answer
-            if attempt < self._attempts:
-                time.sleep(pause_s)
-                pause_s *= 2
+        return self._insist(lambda: self._agree_once(what, request), on=LedgerError)
+
+    def _agree_once(self, what: str, request: Callable[[Web3], Answer]) -> Answer:
+        said: dict[Endpoint, Answer] = {}
+        silent: dict[Endpoint, LedgerError] = {}
+        for member in self._roster.in_order():
+            try:
+                answer = said[member] = member.ask(what, lambda member=member: request(member.web3))  # type: ignore[misc]
+            except LedgerUnreachable as error:
+                silent[member] = error
+                self._roster.rest(member, "endpoint_silent", str(error))
+                continue
+            except LedgerError as error:
+                silent[member] = error  # such as a block that it does not have yet
+                continue
+            if sum(other == answer for other in said.values()) == self.agreement:
+                self._judge(said, answer, what=what)
+                return answer
         everybody: dict[Endpoint, object] = {**said, **silent}
         spelled = "; ".join(f"{member.url}: {_spell(answer)}" for member, answer in everybody.items())
         kind = LedgerUnreachable if len(said) < self.agreement else LedgerError
@@ -180,6 +142,9 @@ class Endpoints(Endpoint):
             LedgerUnreachable: nobody took it, and an endpoint may have got the request all the same.
             LedgerError: all refuse.
         """
+        return self._insist(lambda: self._broadcast_once(what, request))
+
+    def _broadcast_once(self, what: str, request: Callable[[Web3], object]) -> int:
         taken = 0
         failures: list[LedgerError] = []
         awake = self._roster.awake()
@@ -224,6 +189,9 @@ class Endpoints(Endpoint):
 
     def _ask_each(self, what: str, request: Callable[[Endpoint], Answer]) -> dict[Endpoint, Answer]:
         """Do what `poll` does, and name who answered."""
+        return self._insist(lambda: self._ask_each_once(what, request))
+
+    def _ask_each_once(self, what: str, request: Callable[[Endpoint], Answer]) -> dict[Endpoint, Answer]:
         answers: dict[Endpoint, Answer] = {}
         failures: list[LedgerError] = []
         awake = self._roster.awake()
@@ -239,9 +207,8 @@ class Endpoints(Endpoint):
                 failures.append(error)
         if len(answers) < self.agreement:
             refusals = [error for error in failures if isinstance(error, Reverted)]
-            for refusal in refusals:
-                if sum(_is_same(other, refusal) for other in refusals) >= self.agreement:
-                    raise refusal
+            if len(refusals) >= self.agreement:
+                raise _choose_refusal(refusals, what=f"{self.url}: {what}")
             silent = sum(isinstance(error, LedgerUnreachable) for error in failures)
             kind = LedgerUnreachable if self.members - silent < self.agreement else LedgerError
             raise kind(
@@ -249,6 +216,17 @@ class Endpoints(Endpoint):
                 + "; ".join(map(str, failures))
             )
         return answers
+
+    def _insist(self, attempt: Callable[[], Answer], *, on: type[LedgerError] = LedgerUnreachable) -> Answer:
+        """Return what an attempt does, made again after a pause where it fails with such an error."""
+        pause_s = self._backoff_s
+        for _ in range(self._attempts - 1):
+            try:
+                return attempt()
+            except on:
+                time.sleep(pause_s)
+                pause_s *= 2
+        return attempt()
 
     def distrust(self, reason: str) -> bool:
         """Ask the endpoint last that is asked first now; return whether there was another one."""
@@ -268,27 +246,15 @@ class Endpoints(Endpoint):
                 self._roster.rest(member, "endpoint_disagrees", reason)
 
 
-class _Failover(BaseProvider):
-    """Hands each request to the first endpoint that answers."""
-
-    def __init__(self, roster: Roster) -> None:
-        super().__init__()
-        self._roster = roster
-
-    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        failure: Exception = LedgerUnreachable(f"{method}: expected an endpoint, there is none")
-        for member in self._roster.in_order():
-            try:
-                response = member.web3.provider.make_request(method, params)
-                if not isinstance(response, dict) or not response.keys() & {"result", "error"}:
-                    raise json.JSONDecodeError("no answer of JSON-RPC", str(response)[:_MOST_QUOTED], 0)
-            except NO_ANSWER as error:
-                self._roster.rest(member, "endpoint_silent", f"{method}: {str(error)[:_MOST_QUOTED]}")
-                failure = error
-                continue
-            self._roster.praise(member)
-            return response
-        raise failure
+def _choose_refusal(refusals: Sequence[Reverted], *, what: str) -> Reverted:
+    """Return the reason that most endpoints give, or one without a reason where none is given most often."""
+    # Not every endpoint passes on what the contract reverted with; it refused all the same.
+    reasons = [each for each in refusals if each.name != "Revert" or each.arguments]
+    counts = [sum(_is_same(other, each) for other in reasons) for each in reasons]
+    most = max(counts, default=0)
+    if counts.count(most) == most > 0:  # as many as give it, so nobody else's is given as often
+        return reasons[counts.index(most)]
+    return decode_revert(b"", what=what)
 
 
 def _is_same(refusal: Reverted, other: Reverted) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import structlog
@@ -122,6 +122,20 @@ class Outbox:
                 self._log.error("error", message=f"{sending.what}, still {sending.state}: {error}")
         self._tended_at = final_block
 
+    def settle(self, announce: Callable[[Sending], object]) -> None:
+        """Return once nothing is on its way any more; what was not sent yet is sent.
+
+        Args:
+            announce: is told of each sending before it is waited for.
+
+        Raises:
+            LedgerUnreachable: no answer for as long as a transaction may take.
+            LedgerError: a transaction is not final in time.
+        """
+        for sending in self._file.unsettled():
+            announce(sending)
+            self._await_receipt(sending, is_new=False)
+
     def _tend(self, sending: Sending, final_block: int) -> None:
         is_urgent = sending.state in (SendingState.PREPARED, SendingState.MINED)
         sending, receipt = self._look(sending)
@@ -196,16 +210,22 @@ class Outbox:
         while True:
             sending = self._file.load(sending.number)  # other processes look after it, too
             is_urgent = sending.state in (SendingState.PREPARED, SendingState.MINED)
-            sending, receipt = self._look(sending)
-            if receipt is not None and self._is_settled(sending, receipt):
-                return receipt
-            if receipt is None and (is_urgent or time.monotonic() >= nudge_at):
-                sending = self._nudge(sending)
-                nudge_at = self._later()
+            silence = None
+            try:
+                sending, receipt = self._look(sending)
+                if receipt is not None and self._is_settled(sending, receipt):
+                    return receipt
+                if receipt is None and (is_urgent or time.monotonic() >= nudge_at):
+                    sending = self._nudge(sending)
+                    nudge_at = self._later()
+            except LedgerUnreachable as error:
+                silence = error  # no news: it is on its way all the same
             if sending.state is SendingState.SUPERSEDED:
                 return None
             timeout_s = self._endpoint.receipt_timeout_s
             if time.monotonic() > started + timeout_s:
+                if silence is not None:
+                    raise silence
                 wanted = "final" if sending.state is SendingState.MINED else "mined"
                 raise LedgerError(
                     f"{self._endpoint.url}: {sending.what}: expected transaction "

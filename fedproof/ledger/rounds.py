@@ -82,8 +82,7 @@ class RoundRecord:
         result: the new head model, once the round is finalised.
         failure: the reason code, once the round has failed.
         failed_in: the phase in which it failed.
-        opened_block: number of the block in which it was opened; likewise anchored (the batch), sealed,
-            aggregated, proposed (the result) and ended.
+        opened_block: number of the block in which it was opened; likewise sealed, aggregated and ended.
     """
 
     number: int
@@ -107,10 +106,8 @@ class RoundRecord:
     result: Digest | None = None
     failure: int | None = None
     failed_in: Phase | None = None
-    anchored_block: int | None = None
     sealed_block: int | None = None
     aggregated_block: int | None = None
-    proposed_block: int | None = None
     ended_block: int | None = None
 
 
@@ -142,7 +139,7 @@ def _commit(record: RoundRecord, event: UpdateCommitted) -> RoundRecord:
 def _anchor(record: RoundRecord, event: CommitmentsAnchored) -> RoundRecord:
     if record.batch is not None:
         refuse(event, "the round's only batch, got a second one")
-    return replace(record, batch=Batch(event.root, event.count), anchored_block=event.block_number)
+    return replace(record, batch=Batch(event.root, event.count))
 
 
 def _seal(record: RoundRecord, event: RoundSealed) -> RoundRecord:
@@ -184,13 +181,7 @@ def _attest(record: RoundRecord, event: ModelAttested) -> RoundRecord:
 
 def _propose(record: RoundRecord, event: ResultProposed) -> RoundRecord:
     proposal = Proposal(event.model_digest, event.root, event.count)
-    return replace(
-        record,
-        phase=Phase.PROPOSED,
-        proposal=proposal,
-        deadline=event.deadline,
-        proposed_block=event.block_number,
-    )
+    return replace(record, phase=Phase.PROPOSED, proposal=proposal, deadline=event.deadline)
 
 
 def _dispute(record: RoundRecord, event: RoundDisputed) -> RoundRecord:

@@ -19,7 +19,7 @@ from fedproof.ledger.signer import Signed
 
 # JSON-RPC has no codes for these; the phrases are those of geth, reth, anvil, Nethermind, Besu and Erigon.
 _SAME_TRANSACTION = ("already known", "alreadyknown", "already imported", "known transaction")
-_AGREED_OF_RECEIPTS = ("transactionHash", "blockHash", "blockNumber", "status", "gasUsed", "contractAddress")
+_AGREED_OF_RECEIPTS = ("transactionHash", "blockHash", "blockNumber", "status", "gasUsed")
 _AGREED_OF_LOGS = ("address", "topics", "data", "blockNumber", "transactionHash", "logIndex")
 _NONCE_TAKEN = ("nonce too low", "nonce is too low", "oldnonce", "replacement transaction underpriced")
 
@@ -178,6 +178,8 @@ def find_receipt(web3: Web3, transaction_hash: bytes) -> TxReceipt | None:
         raise ValueError("a receipt of another transaction")
     as_int64(receipt["blockNumber"], "block")
     agreed: dict[str, Any] = {key: receipt[key] for key in _AGREED_OF_RECEIPTS}  # type: ignore[literal-required]
+    # Of a transaction that creates no contract it is null, left out, or whatever an endpoint makes of that.
+    agreed["contractAddress"] = None if receipt.get("to") else receipt.get("contractAddress")
     agreed["logs"] = [{key: log[key] for key in _AGREED_OF_LOGS} for log in receipt["logs"]]  # type: ignore[literal-required]
     return cast("TxReceipt", agreed)
 

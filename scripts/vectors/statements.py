@@ -30,7 +30,6 @@ ROUND: Final = RoundStatements(
     round=2**24 - 1,
     base_model=Digest(b"\xba" * 32),
     cohort=(),
-    ask_contract=lambda *_: False,
 )
 
 

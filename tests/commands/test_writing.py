@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import MethodType
 
 import pytest
 import requests
+from eth_utils import keccak
 from typer.testing import CliRunner
 
 from fedproof.cli import app
-from fedproof.errors import LedgerUnreachable
+from fedproof.errors import LedgerError, LedgerUnreachable
+from fedproof.ledger.client import Ledger
+from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.sending import SendingState
 from tests.ledger.anvil import Answer, Proxy, fail, honest, make_liar_in_fees, make_liar_in_receipts, proxied
-from tests.office import Office, chain, office, password, run, run_json
+from tests.office import Office, chain, office, password, run, run_json, write_policy
 
 __all__ = ["chain", "office", "password"]  # fixtures
 
@@ -69,6 +74,53 @@ def test_a_crash_loses_no_transaction(office: Office, proxies: list[Proxy], *, a
     assert [each["nonce"] for each in sent(office)] == [0, 1, 2, 3]
 
 
+def be_impatient(monkeypatch: pytest.MonkeyPatch, connect: MethodType) -> None:
+    """Let commands wait half a second for a transaction."""
+    monkeypatch.setitem(connect.__func__.__kwdefaults__, "receipt_timeout_s", 0.5)  # type: ignore[attr-defined]
+
+
+class SlowPool:
+    """A twist: what is sent is mined when the test says so, and nobody hears of it before."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Callable[[], Answer]] = {}
+
+    def __call__(self, request: Answer, ask: Callable[..., Answer]) -> Answer | None:
+        if request["method"] != "eth_sendRawTransaction":
+            return ask()
+        raw = request["params"][0]
+        self._waiting.setdefault(raw, lambda: ask(request))
+        return {"jsonrpc": "2.0", "id": request["id"], "result": "0x" + keccak(hexstr=raw).hex()}
+
+    def mine(self) -> None:
+        """Mine what waits."""
+        for send in self._waiting.values():
+            send()
+
+
+def test_an_interrupted_command_is_awaited(
+    office: Office, proxies: list[Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy whose adoption is still on its way is not adopted a second time."""
+    office.deploy()
+    policy = write_policy(office.folder / "policy.toml")
+    proxies[0].twist = pool = SlowPool()
+    adopt = ("admin", "policy", office.folder / "policy.toml", *office.located, "--rpc-url", proxies[0].url)
+    with monkeypatch.context() as patch:
+        be_impatient(patch, Ledger.connect)  # type: ignore[arg-type]
+        with pytest.raises(LedgerError, match="to be mined within 0 s, it was not: it is pending"):
+            run(*adopt)
+        with pytest.raises(LedgerError, match=r"nothing new was sent: .* adoptPolicy .*ledger outbox /"):
+            run(*adopt)
+    mining = threading.Timer(1.0, pool.mine)
+    mining.start()
+    result = CliRunner().invoke(app, [str(each) for each in (*adopt, "--json")])
+    mining.join()
+    assert "waiting for an earlier transaction: adoptPolicy by" in result.stderr
+    assert json.loads(result.stdout) == {"policy": "0x" + policy.digest.hex(), "version": 1}
+    assert len(sent(office)) == 2
+
+
 def test_several_endpoints_outvote_one(office: Office, proxies: list[Proxy]) -> None:
     """Of three that are named two have to agree, also about fees and receipts."""
     office.deploy()
@@ -92,8 +144,11 @@ def test_warnings_stay_out_of_what_is_printed(office: Office, proxies: list[Prox
     assert "endpoint_silent" in result.stderr
 
 
-def test_an_interrupted_deployment_goes_on(office: Office, proxies: list[Proxy]) -> None:
+def test_an_interrupted_deployment_goes_on(
+    office: Office, proxies: list[Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second attempt writes the address book of the contract that the first one deployed."""
+    be_impatient(monkeypatch, Endpoint.connect)  # type: ignore[arg-type]
     options = (*office.signed, "--output", office.book, "--aggregator", office.admin.address, "--rpc-url")
     proxies[0].twist = lose("eth_getTransactionReceipt", arrives=True)  # type: ignore[assignment]
     with pytest.raises(LedgerUnreachable):

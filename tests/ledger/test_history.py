@@ -87,7 +87,6 @@ def sign(federation: Federation, node: Ledger, number: int) -> bytes:
         round=number,
         base_model=make_digest("genesis"),
         cohort=(),
-        ask_contract=lambda *_: False,
     )
     return node.sign(statements.describe_attestation(node.address, MODEL))
 

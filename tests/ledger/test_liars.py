@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_abi.abi import encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
@@ -21,6 +22,7 @@ from tests.ledger.anvil import (
     Answer,
     Anvil,
     Proxy,
+    Twist,
     fail,
     honest,
     make_liar_in_fees,
@@ -199,6 +201,70 @@ def test_a_refusal_needs_agreement(anvil: Anvil, proxies: list[Proxy], wallet: L
     proxies[1].twist = refuse
     with pytest.raises(Reverted):
         open_outbox(proxies, wallet).send(call(), what="test")
+    assert count(anvil, wallet) == 1
+
+
+def refuse_with(reason: str | None) -> Twist:
+    """Return a twist that refuses with Error(reason), or without data, as some endpoints do."""
+    data = {} if reason is None else {"data": "0x08c379a0" + encode(["string"], [reason]).hex()}
+
+    def refuse(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
+        if request["method"] != "eth_estimateGas":
+            return ask()
+        error = {"code": 3, "message": "execution reverted", **data}
+        return {"jsonrpc": "2.0", "id": request["id"], "error": error}
+
+    return refuse
+
+
+def test_receipts_agree_on_what_a_call_creates(proxies: list[Proxy], wallet: LocalAccount) -> None:
+    """A call creates no contract, whether an endpoint says so with null, with zeros, or not at all."""
+
+    def name_none(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
+        answer = ask()
+        if request["method"] == "eth_getTransactionReceipt" and answer["result"]:
+            answer["result"]["contractAddress"] = "0x" + "00" * 20
+        return answer
+
+    proxies[0].twist, proxies[1].twist = fail, name_none
+    assert open_outbox(proxies, wallet, wait_s=5.0).send(call(), what="test")["status"] == 1
+
+
+def fail_once_each() -> Twist:
+    """Return a twist that fails the first time that it is asked for something."""
+    seen: set[str] = set()
+
+    def hiccup(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
+        is_first = request["method"] not in seen
+        seen.add(request["method"])
+        return None if is_first else ask()
+
+    return hiccup
+
+
+def test_a_refusal_without_a_reason_agrees_with_any(proxies: list[Proxy], wallet: LocalAccount) -> None:
+    """Endpoints that pass the reason on and those that do not refuse the same; most give the reason."""
+    proxies[0].twist, proxies[1].twist, proxies[2].twist = refuse_with("closed"), refuse_with(None), fail
+    with pytest.raises(Reverted, match="closed"):
+        open_outbox(proxies, wallet).send(call(), what="test")
+    proxies[2].twist = refuse_with("open")
+    with pytest.raises(Reverted) as refused:
+        open_outbox(proxies, wallet).send(call(), what="test")
+    assert refused.value.arguments == {}
+    proxies[1].twist = refuse_with("open")
+    with pytest.raises(Reverted, match="open"):
+        open_outbox(proxies, wallet).send(call(), what="test")
+
+
+def test_a_hiccup_beside_an_outage_ends_no_sending(
+    anvil: Anvil, proxies: list[Proxy], wallet: LocalAccount
+) -> None:
+    """With one of three away, the others may each fail once at each kind of request."""
+    outbox = open_outbox(proxies, wallet)
+    proxies[0].twist = fail
+    for proxy in proxies[1:]:
+        proxy.twist = fail_once_each()
+    assert outbox.send(call(), what="test")["status"] == 1
     assert count(anvil, wallet) == 1
 
 

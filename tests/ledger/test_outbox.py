@@ -60,9 +60,11 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def open_outbox(url: str, account: LocalAccount, path: Path | None = None, **rules: Any) -> Outbox:
-    """Return an outbox that waits 20 s for a receipt, and does not ask twice."""
-    endpoint = Endpoint.connect(url, attempts=1, receipt_timeout_s=20.0)
+def open_outbox(
+    url: str, account: LocalAccount, path: Path | None = None, *, wait_s: float = 20.0, **rules: Any
+) -> Outbox:
+    """Return an outbox that waits so long for a receipt, and does not ask twice."""
+    endpoint = Endpoint.connect(url, attempts=1, receipt_timeout_s=wait_s)
     return Outbox(endpoint, KeystoreSigner(account), SendingRules(path=path, **rules))
 
 
@@ -128,14 +130,14 @@ def test_a_crash_sends_nothing_twice(
 
     path = tmp_path / "outbox.sqlite"
     proxy.twist = lose
-    outbox = open_outbox(proxy.url, wallet, path)
+    outbox = open_outbox(proxy.url, wallet, path, wait_s=0.2)
     with pytest.raises(LedgerUnreachable):
         outbox.send(call(), what="test", key="commit 7")
     (sending,) = outbox.sendings()
     is_handed_over = method == "eth_getTransactionReceipt"
     assert sending.state is (SendingState.PENDING if is_handed_over else SendingState.PREPARED)
     with suppress(LedgerUnreachable):  # a second crash, unless there is nothing left to do
-        open_outbox(proxy.url, wallet, path).send(call(), what="test", key="commit 7")
+        open_outbox(proxy.url, wallet, path, wait_s=0.2).send(call(), what="test", key="commit 7")
 
     outbox = open_outbox(anvil.url, wallet, path)
     receipt = outbox.send(call(), what="test", key="commit 7")
@@ -376,3 +378,28 @@ def test_nonsense_is_a_ledger_error(proxy: Proxy, wallet: LocalAccount, method: 
         proxy.twist = twist
         with suppress(LedgerError):
             outbox.send(call(), what="test")
+
+
+def test_a_receipt_may_leave_out_what_is_null(proxy: Proxy, wallet: LocalAccount) -> None:
+    """Only what creates a contract has that contract's address; other receipts need not name it."""
+
+    def shorten(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
+        answer = ask()
+        if request["method"] == "eth_getTransactionReceipt" and answer["result"]:
+            answer["result"].pop("contractAddress", None)
+        return answer
+
+    proxy.twist = shorten
+    assert open_outbox(proxy.url, wallet).send(call(), what="test")["status"] == 1
+
+
+def test_silence_while_waiting_is_no_news(proxy: Proxy, wallet: LocalAccount) -> None:
+    """An endpoint that is away for a moment does not end the wait for a receipt."""
+    answers = itertools.count()
+
+    def pause(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
+        is_away = request["method"] == "eth_getTransactionReceipt" and next(answers) < 3
+        return None if is_away else ask()
+
+    proxy.twist = pause
+    assert open_outbox(proxy.url, wallet).send(call(), what="test")["status"] == 1
