@@ -17,15 +17,14 @@ pytestmark = pytest.mark.e2e
 
 
 def test_killed_daemons_resume(tmp_path: Path) -> None:
-    """The aggregator and a node, killed with SIGKILL at every step of a round, finish it all the same."""
+    """The aggregator and a node, killed with SIGKILL in the midst of a round, finish it all the same."""
     victim = "hospital-b"
     with LocalFederation(tmp_path / "run", make_plan(rounds=2)) as federation:
         federation.prepare()
         federation.start()
         # In this order: while the aggregator is down, a node cannot run ahead of the test.
         events = kill_at_each(federation, "aggregator", [(1, "upload_complete"), (1, "aggregated")])
-        moments = ("trained", "committed", "uploaded", "verified")
-        events += kill_at_each(federation, victim, [(2, moment) for moment in moments])
+        events += kill_at_each(federation, victim, [(2, "trained"), (2, "committed"), (2, "verified")])
         events += follow(federation)
         ledger = federation.admin_ledger()
         finalised = [
