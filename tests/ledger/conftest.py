@@ -1,12 +1,16 @@
-"""A federation on a chain in memory; every test gets it as new."""
+"""A federation on a chain in memory, which every test gets as new; and a chain that is not ours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
 
 from tests.chain import Federation, MemoryChain
+from tests.foundry import run_anvil
+from tests.ledger.anvil import Anvil
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +28,20 @@ def federation(deployed: Federation) -> Iterator[Federation]:
     """The deployed federation, taken back to where it was after the test."""
     with deployed.chain.rolled_back():
         yield deployed
+
+
+@pytest.fixture(scope="module")
+def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
+    """A chain of our own."""
+    with run_anvil(tmp_path_factory.mktemp("anvil")) as url:
+        anvil = Anvil(url)
+        yield anvil
+        anvil.close()
+
+
+@pytest.fixture
+def wallet(anvil: Anvil) -> LocalAccount:
+    """A new account with money."""
+    account: LocalAccount = Account.create()
+    anvil.fund(account.address)
+    return account

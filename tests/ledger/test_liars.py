@@ -17,7 +17,6 @@ from fedproof.ledger.endpoints import connect_endpoints
 from fedproof.ledger.outbox import Outbox
 from fedproof.ledger.sending import SendingRules, SendingState
 from fedproof.ledger.signer import KeystoreSigner
-from tests.foundry import run_anvil
 from tests.ledger.anvil import (
     Answer,
     Anvil,
@@ -32,23 +31,6 @@ from tests.ledger.anvil import (
 from tests.ledger.test_outbox import GWEI, SOMEBODY, call, count, states
 
 REVERTING = "0x60006000fd"  # PUSH1 0 PUSH1 0 REVERT
-
-
-@pytest.fixture(scope="module")
-def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
-    """A chain of our own."""
-    with run_anvil(tmp_path_factory.mktemp("anvil")) as url:
-        anvil = Anvil(url)
-        yield anvil
-        anvil.close()
-
-
-@pytest.fixture
-def wallet(anvil: Anvil) -> LocalAccount:
-    """A new account with money."""
-    account: LocalAccount = Account.create()
-    anvil.fund(account.address)
-    return account
 
 
 @pytest.fixture

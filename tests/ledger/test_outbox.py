@@ -22,28 +22,10 @@ from fedproof.ledger.outbox import Outbox
 from fedproof.ledger.outbox_file import read_outbox
 from fedproof.ledger.sending import SendingRules, SendingState
 from fedproof.ledger.signer import KeystoreSigner
-from tests.foundry import run_anvil
 from tests.ledger.anvil import Answer, Anvil, Proxy, honest, proxied, until
 
 SOMEBODY = checksum_address(as_address(b"\x77" * 20, "test"))
 GWEI = 10**9
-
-
-@pytest.fixture(scope="module")
-def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
-    """A chain of our own."""
-    with run_anvil(tmp_path_factory.mktemp("anvil")) as url:
-        anvil = Anvil(url)
-        yield anvil
-        anvil.close()
-
-
-@pytest.fixture
-def wallet(anvil: Anvil) -> LocalAccount:
-    """A new account with money."""
-    account: LocalAccount = Account.create()
-    anvil.fund(account.address)
-    return account
 
 
 @pytest.fixture
