@@ -29,8 +29,10 @@ from fedproof.ledger.standing import Member, Privacy, Round, State
 if TYPE_CHECKING:
     from fedproof.policy import Policy
 
-# Public endpoints refuse wider ranges.
+# Public endpoints refuse wider ranges, and answers of more than some thousand events.
 BLOCKS_PER_QUERY = 2_000
+EVENTS_PER_QUERY = 2_000
+_BLOCKS_AT_FIRST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +190,13 @@ class Ledger:
         return [event for _, events in self._read_events(from_block, to_block) for event in events]
 
     def _read_events(self, from_block: int, to_block: int) -> Iterator[tuple[int, list[Event]]]:
-        """Yield the last block of each part of a range, and the events up to it."""
-        for first in range(from_block, to_block + 1, BLOCKS_PER_QUERY):
-            last = min(first + BLOCKS_PER_QUERY - 1, to_block)
+        """Yield the last block of each part of a range, and the events up to it.
+
+        A part is so many blocks as would have held EVENTS_PER_QUERY, had they been like the part before.
+        """
+        first, blocks = from_block, min(_BLOCKS_AT_FIRST, BLOCKS_PER_QUERY)
+        while first <= to_block:
+            last = min(first + blocks - 1, to_block)
             query = {"address": self._address, "fromBlock": hex(first), "toBlock": hex(last)}
 
             def request(
@@ -207,7 +213,10 @@ class Ledger:
                     return known, decode_logs(answer["result"])
 
             # The running hash covers a commitment only from its round's seal on.
-            yield last, self._endpoint.agree("eth_getLogs", request)[1]
+            _, events = self._endpoint.agree("eth_getLogs", request)
+            yield last, events
+            like_before = (last - first + 1) * EVENTS_PER_QUERY // max(1, len(events))
+            first, blocks = last + 1, max(1, min(like_before, BLOCKS_PER_QUERY))
 
     def catch_up(
         self, history: History, *, to_block: int | None = None, block_hash: Digest | None = None

@@ -281,6 +281,7 @@ class History:
         expect(event, "base model", self.head_model.hex(), event.base_model.hex())
         if self.is_epoch_stale:
             refuse(event, "an epoch of the present membership")
+        cohort, earlier = frozenset(self.admitted), self.current_round
         self.rounds[event.round] = RoundRecord(
             number=event.round,
             phase=Phase.OPEN,
@@ -288,7 +289,8 @@ class History:
             epoch=event.epoch,
             base_model=event.base_model,
             deadline=event.deadline,
-            cohort=frozenset(self.admitted),
+            # One object for all that it is the same in, as most of a long history is.
+            cohort=earlier.cohort if earlier is not None and earlier.cohort == cohort else cohort,
             opened_block=event.block_number,
         )
 

@@ -77,6 +77,19 @@ def test_events_are_fetched_in_ranges(federation: Federation, monkeypatch: pytes
     assert federation.admin.events(last + 1, last) == []
 
 
+def test_ranges_follow_how_much_happens(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where blocks are full of events, fewer are asked for at once, and no event is lost or doubled."""
+    last = federation.admin.block_number()
+    whole = federation.admin.events(0, last)
+    monkeypatch.setattr(client, "EVENTS_PER_QUERY", 1)
+    federation.chain.provider.requests.clear()
+    assert federation.admin.events(0, last) == whole  # too few blocks for a second range
+    assert federation.chain.provider.requests.count("eth_getLogs") == 1
+    monkeypatch.setattr(client, "_BLOCKS_AT_FIRST", 2)
+    assert federation.admin.events(0, last) == whole
+    assert federation.chain.provider.requests.count("eth_getLogs") > last // 2
+
+
 def test_receipts_carry_their_events(federation: Federation) -> None:
     """What a transaction caused is in its receipt, and the same as on the chain."""
     federation.aggregator.open_round(1)
