@@ -32,7 +32,7 @@ demo: install ## five rounds among three hospitals on an embedded chain, then th
 
 # On two cores, three at a time: the tests with real processes wait for these much of the time.
 test: install tools ## every test
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # For each parser; 2 run at a time. Needs Linux on x86-64, where atheris has builds.
 SECONDS ?= 20

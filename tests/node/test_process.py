@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_daemon_ends_with_its_training_process(site: Site, number: signal.Signal
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_interruption_while_encrypting(tmp_path: Path) -> None:
     """Stopped amid encrypting, a node leaves no process behind, and its next start does it all."""
-    with open_site(tmp_path, task="tests.node.toy_task:Large") as site:
+    with open_site(tmp_path, task="tests.node.toy_task:Midsize") as site:
         site.register_and_admit()
         site.begin_epoch()
         site.operator.open_round(1)
@@ -99,6 +100,7 @@ def test_interruption_while_encrypting(tmp_path: Path) -> None:
             await_event(process, "phase", "encrypting")
             while not (spool / "000001.chunk").exists():
                 assert process.poll() is None
+                time.sleep(0.001)
             children = find_descendants(process.pid)
             with watched(children):
                 os.killpg(process.pid, signal.SIGINT)  # as a terminal does

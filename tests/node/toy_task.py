@@ -1,4 +1,4 @@
-"""Tasks that learn nothing. One fails in each of its first rounds in another way, one is large."""
+"""Tasks that learn nothing. One fails in each of its first rounds in another way, two are large."""
 
 from __future__ import annotations
 
@@ -35,10 +35,18 @@ class Toy:
 
 
 class Large(Toy):
-    """A linear model of nine million weights, which takes a while to encrypt."""
+    """A linear model of nine million weights."""
+
+    side = 3000
 
     def build_model(self) -> torch.nn.Module:
-        return torch.nn.Linear(3000, 3000, bias=False)
+        return torch.nn.Linear(self.side, self.side, bias=False)
 
     def train(self, model: torch.nn.Module, plan: TrainingPlan, *, round: int) -> TrainResult:
         return super().train(model, plan, round=4)
+
+
+class Midsize(Large):
+    """A linear model that takes a while to encrypt."""
+
+    side = 1500
