@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from fedproof.ledger.client import BlockRef, Ledger
+from fedproof.ledger.client import Ledger
 from fedproof.ledger.finality import Finality
+from fedproof.ledger.reader import BlockRef
 
 # Blocks carry whole seconds, and one may reach us late; a commitment that was in time must not be overlooked.
 _MARGIN_S = 2.0

@@ -12,9 +12,10 @@ from web3.types import BlockIdentifier
 from fedproof.digests import Address, Digest, checksum_address
 from fedproof.errors import LedgerError, LedgerUnreachable
 from fedproof.ledger.artifact import load_artifact
-from fedproof.ledger.client import BlockRef, Ledger
+from fedproof.ledger.client import Ledger
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.events import Event
+from fedproof.ledger.reader import BlockRef
 from fedproof_auditor.checks import verify_code
 from fedproof_auditor.findings import CheckFailed, Failure
 

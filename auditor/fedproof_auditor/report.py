@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedproof.digests import Address, checksum_address
-from fedproof.ledger.client import BlockRef
 from fedproof.ledger.events import (
     CommitmentsAnchored,
     ExclusionReason,
@@ -16,6 +15,7 @@ from fedproof.ledger.events import (
     Phase,
     ResultProposed,
 )
+from fedproof.ledger.reader import BlockRef
 from fedproof_auditor.chronicle import RoundRecord
 from fedproof_auditor.findings import CHECKS, Failure, NameBook, spell, spell_node, spell_reason
 from fedproof_auditor.objections import (

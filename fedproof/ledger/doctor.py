@@ -16,10 +16,11 @@ from fedproof.config import AddressBook
 from fedproof.digests import Address, checksum_address
 from fedproof.errors import FedproofError, LedgerError
 from fedproof.ledger.artifact import load_artifact
-from fedproof.ledger.client import BlockRef, Ledger
+from fedproof.ledger.client import Ledger
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.finality import Finality
 from fedproof.ledger.history import History
+from fedproof.ledger.reader import BlockRef
 
 # Enough for some hundred transactions at 10 gwei.
 _LOW_BALANCE_WEI = 50_000_000_000_000_000

@@ -16,7 +16,8 @@ from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.history import History
 
 if TYPE_CHECKING:
-    from fedproof.ledger.client import BlockRef, Ledger
+    from fedproof.ledger.client import Ledger
+    from fedproof.ledger.reader import BlockRef
 
 Finality = Literal["latest", "finalized"] | int
 """Blocks count once they are there, once the chain calls them final, or once so many others follow."""

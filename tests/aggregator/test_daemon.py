@@ -15,8 +15,8 @@ from fedproof_aggregator.chainclock import ChainClock
 
 from fedproof.digests import checksum_address
 from fedproof.errors import LedgerUnreachable, PolicyMismatch
-from fedproof.ledger.client import BlockRef
 from fedproof.ledger.events import FailureReason, Phase
+from fedproof.ledger.reader import BlockRef
 from fedproof.wire import aggregation_pb2 as wire
 from tests.aggregator.world import ATTEST_WINDOW_S, POLICY, World, encrypted, refusal, wrapped_keys
 from tests.chain import AGGREGATE_WINDOW_S, make_digest

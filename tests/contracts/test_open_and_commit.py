@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from fedproof.digests import ZERO_DIGEST
-from fedproof.ledger.client import Round
 from fedproof.ledger.events import Phase
+from fedproof.ledger.standing import Round
 from tests.contracts.calls import DIGESTS, POLICY, START
 from tests.contracts.differential import Pair
 from tests.contracts.refusals import refuses, refuses_all_but_aggregator

@@ -6,7 +6,7 @@ import pytest
 
 from fedproof.digests import Address
 from fedproof.errors import ConfigurationError, HistoryBroken, Reverted, WrongContract
-from fedproof.ledger import client
+from fedproof.ledger import reader
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import AGGREGATOR_ROLE, DEFAULT_ADMIN_ROLE, UpdateCommitted
 from fedproof.ledger.history import History
@@ -71,7 +71,7 @@ def test_events_are_fetched_in_ranges(federation: Federation, monkeypatch: pytes
     last = federation.admin.block_number()
     whole = federation.admin.events(0, last)
     federation.chain.provider.requests.clear()
-    monkeypatch.setattr(client, "BLOCKS_PER_QUERY", 2)
+    monkeypatch.setattr(reader, "BLOCKS_PER_QUERY", 2)
     assert federation.admin.events(0, last) == whole
     assert federation.chain.provider.requests.count("eth_getLogs") == last // 2 + 1
     assert federation.admin.events(last + 1, last) == []
@@ -81,11 +81,11 @@ def test_ranges_follow_how_much_happens(federation: Federation, monkeypatch: pyt
     """Where blocks are full of events, fewer are asked for at once, and no event is lost or doubled."""
     last = federation.admin.block_number()
     whole = federation.admin.events(0, last)
-    monkeypatch.setattr(client, "EVENTS_PER_QUERY", 1)
+    monkeypatch.setattr(reader, "EVENTS_PER_QUERY", 1)
     federation.chain.provider.requests.clear()
     assert federation.admin.events(0, last) == whole  # too few blocks for a second range
     assert federation.chain.provider.requests.count("eth_getLogs") == 1
-    monkeypatch.setattr(client, "_BLOCKS_AT_FIRST", 2)
+    monkeypatch.setattr(reader, "_BLOCKS_AT_FIRST", 2)
     assert federation.admin.events(0, last) == whole
     assert federation.chain.provider.requests.count("eth_getLogs") > last // 2
 
