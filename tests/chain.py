@@ -128,6 +128,7 @@ class MemoryChain:
     def rolled_back(self) -> Iterator[None]:
         """Undo, on leaving, whatever happened since entering."""
         snapshot = self.tester.take_snapshot()
+        self.provider.calm()
         try:
             yield
         finally:

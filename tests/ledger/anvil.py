@@ -8,15 +8,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import requests
 from eth_utils import keccak
 
 from fedproof.ledger.history import History
+from tests.foundry import run_anvil
 
 Answer = dict[str, Any]
 Twist = Callable[[Answer, Callable[..., Answer]], Answer | None]
+
+
+@contextmanager
+def running_anvil(folder: Path, *options: str) -> Iterator[Anvil]:
+    """Start a chain of our own."""
+    with run_anvil(folder, *options) as url:
+        anvil = Anvil(url)
+        try:
+            yield anvil
+        finally:
+            anvil.close()
 
 
 class Anvil:

@@ -9,8 +9,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from tests.chain import Federation, MemoryChain
-from tests.foundry import run_anvil
-from tests.ledger.anvil import Anvil
+from tests.ledger.anvil import Anvil, running_anvil
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +32,8 @@ def federation(deployed: Federation) -> Iterator[Federation]:
 @pytest.fixture(scope="module")
 def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
     """A chain of our own."""
-    with run_anvil(tmp_path_factory.mktemp("anvil")) as url:
-        anvil = Anvil(url)
+    with running_anvil(tmp_path_factory.mktemp("anvil")) as anvil:
         yield anvil
-        anvil.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from fedproof.ledger.connection import OUTBOX_FILE, open_ledger, open_signer
 from fedproof.ledger.deploy import deploy_federation
 from fedproof.ledger.signer import KeystoreSigner, RemoteSigner
 from tests.chain import make_account, make_digest
-from tests.foundry import run_anvil
 from tests.ledger.anvil import Anvil, Proxy, honest, proxied
 
 ADMIN = make_account(1)
@@ -25,18 +23,9 @@ PASSWORD = "correct horse"
 
 
 @pytest.fixture(scope="module")
-def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
-    """A chain of our own, which signs for accounts of its own."""
-    with run_anvil(tmp_path_factory.mktemp("anvil")) as url:
-        anvil = Anvil(url)
-        anvil.fund(ADMIN.address)
-        yield anvil
-        anvil.close()
-
-
-@pytest.fixture(scope="module")
 def book(anvil: Anvil, tmp_path_factory: pytest.TempPathFactory) -> AddressBook:
     """A federation whose admin signs with a key here, and whose aggregator is an account of anvil's."""
+    anvil.fund(ADMIN.address)
     return deploy_federation(
         anvil.url,
         ADMIN,

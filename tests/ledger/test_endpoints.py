@@ -19,7 +19,6 @@ from fedproof.ledger.endpoints import Endpoints, connect_endpoints
 from fedproof.ledger.finality import Follower
 from fedproof.ledger.history import History
 from tests.chain import make_account, make_digest
-from tests.foundry import run_anvil
 from tests.ledger.anvil import (
     Answer,
     Anvil,
@@ -39,18 +38,9 @@ ADMIN, AGGREGATOR, NODE = make_account(1), make_account(2), make_account(3)
 
 
 @pytest.fixture(scope="module")
-def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
-    """A chain of our own."""
-    with run_anvil(tmp_path_factory.mktemp("anvil")) as url:
-        anvil = Anvil(url)
-        anvil.fund(ADMIN.address, NODE.address)
-        yield anvil
-        anvil.close()
-
-
-@pytest.fixture(scope="module")
 def book(anvil: Anvil, tmp_path_factory: pytest.TempPathFactory) -> AddressBook:
     """A federation of one node."""
+    anvil.fund(ADMIN.address, NODE.address)
     book = deploy_federation(
         anvil.url,
         ADMIN,

@@ -26,7 +26,6 @@ from fedproof.ledger.events import UpdateCommitted
 from fedproof.ledger.finality import Follower
 from fedproof.ledger.sending import SendingRules
 from tests.chain import make_account, make_digest
-from tests.foundry import run_anvil
 from tests.ledger.anvil import (
     Anvil,
     Proxy,
@@ -41,6 +40,7 @@ from tests.ledger.anvil import (
     make_liar_in_receipts,
     make_stale,
     proxied,
+    running_anvil,
     stall,
     until,
 )
@@ -57,11 +57,9 @@ PATIENT = replace(POLICY, rounds=replace(POLICY.rounds, attestation_quorum=3, co
 @pytest.fixture
 def anvil(tmp_path: Path) -> Iterator[Anvil]:
     """A chain of our own."""
-    with run_anvil(tmp_path) as url:
-        anvil = Anvil(url)
+    with running_anvil(tmp_path) as anvil:
         anvil.fund(*(account.address for account in (ADMIN, AGGREGATOR, *NODES)))
         yield anvil
-        anvil.close()
 
 
 class World:

@@ -16,8 +16,7 @@ from fedproof.ledger.deploy import deploy_federation
 from fedproof.ledger.finality import MOST_STANDS, Follower
 from fedproof.ledger.history import History
 from tests.chain import make_account, make_digest
-from tests.foundry import run_anvil
-from tests.ledger.anvil import Anvil, facts
+from tests.ledger.anvil import Anvil, facts, running_anvil
 
 ADMIN, AGGREGATOR = make_account(1), make_account(2)
 # Each of them in a campaign (see test_faults.py).
@@ -27,11 +26,9 @@ DEPTHS = range(1, 33) if "FEDPROOF_FAULT_RUNS" in os.environ else [1, 2, 5, 13, 
 @pytest.fixture(scope="module")
 def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
     """A chain whose blocks are final once two others follow."""
-    with run_anvil(tmp_path_factory.mktemp("anvil"), "--slots-in-an-epoch", "1") as url:
-        anvil = Anvil(url)
+    with running_anvil(tmp_path_factory.mktemp("anvil"), "--slots-in-an-epoch", "1") as anvil:
         anvil.fund(ADMIN.address)
         yield anvil
-        anvil.close()
 
 
 @pytest.fixture

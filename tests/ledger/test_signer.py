@@ -17,7 +17,6 @@ from fedproof.digests import Address, as_address, checksum_address
 from fedproof.errors import ConfigurationError, LedgerError
 from fedproof.ledger.signer import KeystoreSigner, RemoteSigner
 from tests.chain import make_account, make_digest
-from tests.foundry import run_anvil
 from tests.ledger.anvil import Anvil
 
 OURS, OTHER = make_account(1), make_account(2)
@@ -79,13 +78,6 @@ def liar() -> Iterator[tuple[RemoteSigner, dict[str, Any]]]:
         yield signer, handler.answers
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
-    """An anvil, which signs for its own accounts."""
-    with run_anvil(tmp_path_factory.mktemp("anvil")) as url:
-        yield Anvil(url)
 
 
 @pytest.mark.parametrize("transaction", [TRANSACTION, CREATION])
