@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from fedproof.commands.writing import DryRun, connect, show
 
 if TYPE_CHECKING:
     from fedproof.digests import Digest
+    from fedproof.ledger.client import Receipt
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -108,10 +110,8 @@ def policy(
 
     document = Policy.load(path)
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
-    facts: dict[str, object] = {"policy": document.digest}
-    if ledger.policy_digest() != document.digest:
-        facts |= show(ledger.adopt_policy(document))
-    report({**facts, "version": ledger.state().policy_version}, as_json=json)
+    facts = _once(ledger.policy_digest() == document.digest, lambda: ledger.adopt_policy(document))
+    report({"policy": document.digest, **facts, "version": ledger.state().policy_version}, as_json=json)
 
 
 @app.command()
@@ -127,14 +127,16 @@ def epoch(
 ) -> None:
     """Ask a node to make the next epoch's secret key, and to wrap it for every admitted node.
 
+    May be run again: a node that has been asked and has not answered yet is not asked twice.
+
     Example: `fedproof admin epoch --key-maker 0x7099...79C8 --keystore admin.json`
     """
     from fedproof.digests import as_address
 
     maker = as_address(key_maker, "--key-maker")
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
-    receipt = ledger.request_epoch(maker)
-    report({"epoch": ledger.state().epoch + 1, "key_maker": key_maker, **show(receipt)}, as_json=json)
+    facts = _once(ledger.key_maker() == maker, lambda: ledger.request_epoch(maker))
+    report({"epoch": ledger.state().epoch + 1, "key_maker": key_maker, **facts}, as_json=json)
 
 
 @app.command()
@@ -151,13 +153,17 @@ def grant(
 ) -> None:
     """Give a role to an account. To hand a role over, grant it, see it work, and `renounce` one's own.
 
+    May be run again: what the account has is not granted twice. Likewise `revoke` and `renounce`.
+
     Example: `fedproof admin grant admin 0x7099...79C8 --keystore admin.json`
     """
     from fedproof.digests import as_address
 
     address = as_address(account, "ACCOUNT")
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
-    report({"granted": role, **show(ledger.grant_role(_find_role(role), address))}, as_json=json)
+    which = _find_role(role)
+    facts = _once(ledger.has_role(which, address), lambda: ledger.grant_role(which, address))
+    report({"granted": role, **facts}, as_json=json)
 
 
 @app.command()
@@ -180,7 +186,9 @@ def revoke(
 
     address = as_address(account, "ACCOUNT")
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
-    report({"revoked": role, **show(ledger.revoke_role(_find_role(role), address))}, as_json=json)
+    which = _find_role(role)
+    facts = _once(not ledger.has_role(which, address), lambda: ledger.revoke_role(which, address))
+    report({"revoked": role, **facts}, as_json=json)
 
 
 @app.command()
@@ -199,7 +207,9 @@ def renounce(
     Example: `fedproof admin renounce admin --keystore admin.json`
     """
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
-    report({"renounced": role, **show(ledger.renounce_role(_find_role(role)))}, as_json=json)
+    which = _find_role(role)
+    facts = _once(not ledger.has_role(which, ledger.address), lambda: ledger.renounce_role(which))
+    report({"renounced": role, **facts}, as_json=json)
 
 
 @app.command()
@@ -242,6 +252,11 @@ def retire(
     """
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     report({"head_model": ledger.head_model(), **show(ledger.retire())}, as_json=json)
+
+
+def _once(is_done: bool, send: Callable[[], Receipt]) -> dict[str, object]:
+    """Return what to print of a transaction that is sent unless it would change nothing."""
+    return {"already": True} if is_done else show(send())
 
 
 def _find_role(role: Role) -> Digest:

@@ -62,6 +62,23 @@ def test_a_role_is_handed_over(office: Office) -> None:
         run("admin", "admit", office.node.address, *office.located)
 
 
+def test_what_is_done_is_not_done_twice(office: Office) -> None:
+    """Roles and epochs may be asked for again: the second time, nothing is sent."""
+    office.deploy()
+    office.register()
+    run("admin", "admit", office.node.address, *office.located)
+    for words in (
+        ("grant", "aggregator", office.node.address),
+        ("revoke", "aggregator", office.node.address),
+        ("epoch", "--key-maker", office.node.address),
+        ("renounce", "admin"),
+    ):
+        assert run_json("admin", *words, *office.located)["gas"] > 21_000
+        again = run_json("admin", *words, *office.located)
+        assert again["already"] is True
+        assert "transaction" not in again
+
+
 def test_a_ledger_retires_and_a_successor_goes_on(office: Office, tmp_path: Path) -> None:
     """The successor starts from the retired ledger's head, and the retired one records nothing more."""
     first = office.deploy()
