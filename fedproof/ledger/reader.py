@@ -63,8 +63,7 @@ class LedgerReader:
         self.contract = contract
         self._endpoint = endpoint
         self._address = cast("ChecksumAddress", checksum_address(contract))
-        self._eth = endpoint.web3.eth
-        self._contract = self._eth.contract(address=self._address, abi=cast("Any", artifact.abi))
+        self._contract = endpoint.web3.eth.contract(address=self._address, abi=cast("Any", artifact.abi))
         self._history_hash_call = self._contract.encode_abi("historyHash")
         self.chain_id = _as_uint64(endpoint.chain_id, "chain")
         code = endpoint.agree("eth_getCode", lambda web3: bytes(web3.eth.get_code(self._address)))
@@ -140,7 +139,13 @@ class LedgerReader:
         # Part by part, so that memory holds the state and one part.
         for upto, events in self._read_events(history.next_block, last):
             history.extend(events, to_block=upto)
-        history.verify(self._agreed_history_hash(last, block_hash))
+        found, history_hash = self._read_history_hash(last)
+        if found and block_hash not in (None, found):
+            raise HistoryBroken(
+                f"block {last}: expected hash 0x{(block_hash or b'').hex()}, got 0x{found.hex()}: "
+                "the chain has been reorganised"
+            )
+        history.verify(history_hash)
 
     def distrust(self, reason: str) -> bool:
         """Ask another endpoint first from now on, if there is one; return whether there is."""
@@ -206,13 +211,7 @@ class LedgerReader:
 
     def history_hash(self, *, at_block: int | None = None) -> Digest:
         """Return the running hash over all events, as it was after a block; after the newest by default."""
-        # Asked for at each new block, and web3 takes as long again to find the function in the contract.
-        call: TxParams = {"to": self._address, "data": self._history_hash_call}
-        block: BlockIdentifier = "latest" if at_block is None else BlockNumber(at_block)
-        answer = self._endpoint.ask("historyHash", lambda: self._eth.call(call, block))
-        if len(answer) != 32:
-            raise LedgerError(f"{self._endpoint.url}: historyHash: expected 32 bytes, got {len(answer)}")
-        return Digest(bytes(answer))
+        return self._read_history_hash(self.block_number() if at_block is None else at_block)[1]
 
     def has_role(self, role: Digest, account: Address) -> bool:
         """Return whether an account holds a role."""
@@ -248,24 +247,20 @@ class LedgerReader:
 
         return self._endpoint.agree("eth_getBlockByNumber", request)
 
-    def _agreed_history_hash(self, at_block: int, block_hash: Digest | None) -> Digest:
-        """Return the running hash as it was after a block; of several endpoints, after that very block."""
+    def _read_history_hash(self, at_block: int) -> tuple[bytes, Digest]:
+        """Return a block's hash, if there are several endpoints, and the running hash as it was after it."""
+        # Asked for at each new block, and web3 takes as long again to find the function in the contract.
         call: TxParams = {"to": self._address, "data": self._history_hash_call}
-        is_one = self._endpoint.members == 1
 
-        def request(web3: Web3) -> tuple[bytes | None, bytes]:
-            found = None if is_one else bytes(web3.eth.get_block(BlockNumber(at_block))["hash"])
+        def request(web3: Web3) -> tuple[bytes, bytes]:
+            is_one = self._endpoint.members == 1
+            found = b"" if is_one else bytes(web3.eth.get_block(BlockNumber(at_block))["hash"])
             return found, bytes(web3.eth.call(call, BlockNumber(at_block)))
 
         found, answer = self._endpoint.agree("historyHash", request)
-        if not is_one and block_hash not in (None, found):
-            raise HistoryBroken(
-                f"block {at_block}: expected hash 0x{(block_hash or b'').hex()}, "
-                f"got 0x{(found or b'').hex()}: the chain has been reorganised"
-            )
         if len(answer) not in (0, 32):  # none before the contract was there
             raise LedgerError(f"{self._endpoint.url}: historyHash: expected 32 bytes, got {len(answer)}")
-        return Digest(answer or ZERO_DIGEST)
+        return found, Digest(answer or ZERO_DIGEST)
 
 
 def _as_uint64(number: object, what: str) -> int:
