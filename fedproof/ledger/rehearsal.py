@@ -19,5 +19,5 @@ class Rehearsal(Ledger):
         sender = checksum_address(self.outbox.signer.address)
         data = self._contract.encode_abi(name, args=arguments)
         call: Any = {"from": sender, "to": self._address, "data": data}
-        gas = self._endpoint.ask(f"{name} by {sender}", lambda: self._eth.estimate_gas(call))
+        gas = self._endpoint.ask(f"{name} by {sender}", lambda: self._endpoint.web3.eth.estimate_gas(call))
         return Receipt(transaction_hash=ZERO_DIGEST, block_number=0, gas_used=int(gas), events=())
