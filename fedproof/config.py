@@ -220,10 +220,11 @@ def load_address_book(path: Path) -> AddressBook:
 
 
 class ChainEndpoint(typing.NamedTuple):
-    """Where a federation's contract answers: at one address, or at several."""
+    """Where a federation's contract answers: at one address, or at several, and on which chain, if known."""
 
     rpc_url: str | tuple[str, ...]
     contract: Address
+    chain_id: int | None = None
 
 
 class ChainConfig(Section):
@@ -287,7 +288,7 @@ class ChainConfig(Section):
         if self.address_book is None:
             raise ConfigurationError("chain: expected one of the keys contract and address_book, got neither")
         book = load_address_book(self.address_book)
-        return ChainEndpoint(self.rpc_url or book.rpc_url, book.contract)
+        return ChainEndpoint(self.rpc_url or book.rpc_url, book.contract, book.chain_id)
 
 
 class TlsConfig(Section):

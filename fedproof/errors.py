@@ -98,7 +98,7 @@ class LedgerUnreachable(LedgerError):
 
 
 class WrongContract(LedgerError):
-    """There is no code, or other code than the artifact's, at the contract's address."""
+    """Another chain, or no code, or other code than the artifact's, at the contract's address."""
 
 
 class HistoryBroken(LedgerError):

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line for machines, readable lines on a terminal; both on standard output."""
+"""Logs: one JSON object a line for machines, readable lines on a terminal; daemons' on standard output."""
 
 from __future__ import annotations
 
@@ -50,6 +50,20 @@ def configure_logs(role: str, name: str, *, json: bool | None = None) -> Filteri
     )
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+def log_aside() -> None:
+    """Let what is logged go to standard error as readable lines, out of what a command prints."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            _spell_values,
+            _drop_controls,
+            structlog.dev.ConsoleRenderer(colors=False),
+        ],
+        # Not the stream itself: it may be another one by the time that something is logged.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
 
 
 def _spell_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

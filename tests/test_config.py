@@ -184,7 +184,7 @@ def test_chain_from_a_contract_address(tmp_path: Path) -> None:
     chain = _chain(tmp_path, f'rpc_url = "http://x"\ncontract = "{CONTRACT}"\nkeystore = "wallet.json"')
     assert chain.keystore == tmp_path / "wallet.json"
     assert chain.password_file is None
-    assert chain.resolve() == ("http://x", b"\xc0" * 20)
+    assert chain.resolve() == ("http://x", b"\xc0" * 20, None)
 
 
 def test_chain_from_an_address_book(tmp_path: Path) -> None:
@@ -193,6 +193,7 @@ def test_chain_from_an_address_book(tmp_path: Path) -> None:
     assert _chain(tmp_path, 'address_book = "book.json"\nkeystore = "w"').resolve() == (
         "http://127.0.0.1:8545",
         b"\xc0" * 20,
+        BOOK["chain_id"],
     )
     text = 'rpc_url = "http://other"\naddress_book = "book.json"\nkeystore = "w"'
     assert _chain(tmp_path, text).resolve().rpc_url == "http://other"

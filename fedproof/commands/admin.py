@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +13,11 @@ import typer
 
 from fedproof.commands.options import DEFAULT_BOOK, AddressBookFile, Json, Keystore, PasswordFile, RpcUrl
 from fedproof.commands.output import report
-from fedproof.commands.writing import DryRun, connect, show
+from fedproof.commands.writing import DryRun, connect, replay, show
 
 if TYPE_CHECKING:
     from fedproof.digests import Digest
-    from fedproof.ledger.client import Receipt
+    from fedproof.ledger.client import Ledger, Receipt
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,15 +54,22 @@ def admit(
     """Admit nodes that have registered, or were suspended. They take part from the next round on.
 
     Ask for a new epoch afterwards: no round opens before its key is wrapped for the new members.
+    May be run again: who is admitted is passed over.
 
     Example: `fedproof admin admit 0x7099...79C8 --keystore admin.json`
     """
     from fedproof.digests import as_address
+    from fedproof.errors import LedgerError
+    from fedproof.ledger.events import MemberStatus
 
     addresses = [as_address(each, "ADDRESS") for each in node]
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     for text, address in zip(node, addresses, strict=True):
-        report({"admitted": text, **show(ledger.admit(address))}, as_json=json)
+        status = ledger.member(address).status
+        if status is MemberStatus.NONE:
+            raise LedgerError(f"{text}: expected a node that has registered, got one that has not")
+        facts = _once(status is MemberStatus.ADMITTED, partial(ledger.admit, address))
+        report({"admitted": text, **facts}, as_json=json)
 
 
 @app.command()
@@ -78,15 +86,19 @@ def suspend(
     """Suspend nodes, from the next round on: one that is under way keeps its cohort.
 
     Ask for a new epoch afterwards: a suspended node still knows the key of the last one.
+    May be run again: who is suspended is passed over.
 
     Example: `fedproof admin suspend 0x7099...79C8 --keystore admin.json`
     """
     from fedproof.digests import as_address
+    from fedproof.ledger.events import MemberStatus
 
     addresses = [as_address(each, "ADDRESS") for each in node]
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     for text, address in zip(node, addresses, strict=True):
-        report({"suspended": text, **show(ledger.suspend(address))}, as_json=json)
+        is_done = ledger.member(address).status is MemberStatus.SUSPENDED
+        facts = _once(is_done, partial(ledger.suspend, address))
+        report({"suspended": text, **facts}, as_json=json)
 
 
 @app.command()
@@ -110,8 +122,10 @@ def policy(
 
     document = Policy.load(path)
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
-    facts = _once(ledger.policy_digest() == document.digest, lambda: ledger.adopt_policy(document))
-    report({"policy": document.digest, **facts, "version": ledger.state().policy_version}, as_json=json)
+    is_done = ledger.policy_digest() == document.digest
+    version = ledger.state().policy_version + (not is_done)
+    facts = _once(is_done, partial(ledger.adopt_policy, document))
+    report({"policy": document.digest, **facts, "version": version}, as_json=json)
 
 
 @app.command()
@@ -135,7 +149,7 @@ def epoch(
 
     maker = as_address(key_maker, "--key-maker")
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
-    facts = _once(ledger.key_maker() == maker, lambda: ledger.request_epoch(maker))
+    facts = _once(ledger.key_maker() == maker, partial(ledger.request_epoch, maker))
     report({"epoch": ledger.state().epoch + 1, "key_maker": key_maker, **facts}, as_json=json)
 
 
@@ -153,7 +167,7 @@ def grant(
 ) -> None:
     """Give a role to an account. To hand a role over, grant it, see it work, and `renounce` one's own.
 
-    May be run again: what the account has is not granted twice. Likewise `revoke` and `renounce`.
+    May be run again: what the account has is not granted twice.
 
     Example: `fedproof admin grant admin 0x7099...79C8 --keystore admin.json`
     """
@@ -162,8 +176,8 @@ def grant(
     address = as_address(account, "ACCOUNT")
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     which = _find_role(role)
-    facts = _once(ledger.has_role(which, address), lambda: ledger.grant_role(which, address))
-    report({"granted": role, **facts}, as_json=json)
+    facts = _once(ledger.has_role(which, address), partial(ledger.grant_role, which, address))
+    report({"granted": role, "account": account, **facts}, as_json=json)
 
 
 @app.command()
@@ -178,7 +192,7 @@ def revoke(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Take a role from an account.
+    """Take a role from an account. For one that does not have it, nothing is sent; the answer says who has.
 
     Example: `fedproof admin revoke aggregator 0x7099...79C8 --keystore admin.json`
     """
@@ -187,8 +201,11 @@ def revoke(
     address = as_address(account, "ACCOUNT")
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     which = _find_role(role)
-    facts = _once(not ledger.has_role(which, address), lambda: ledger.revoke_role(which, address))
-    report({"revoked": role, **facts}, as_json=json)
+    if ledger.has_role(which, address):
+        facts = show(ledger.revoke_role(which, address))
+    else:
+        facts = {"already": True, "held_by": _find_holders(ledger, address_book, which)}
+    report({"revoked": role, "account": account, **facts}, as_json=json)
 
 
 @app.command()
@@ -204,12 +221,19 @@ def renounce(
 ) -> None:
     """Give up one's own role, for good. Without any admin, members and policy stay as they are for ever.
 
+    Without the role, nothing is sent, and the answer says who has it.
+
     Example: `fedproof admin renounce admin --keystore admin.json`
     """
+    from fedproof.digests import checksum_address
+
     ledger = connect(address_book, rpc_url, keystore=keystore, password_file=password_file, dry_run=dry_run)
     which = _find_role(role)
-    facts = _once(not ledger.has_role(which, ledger.address), lambda: ledger.renounce_role(which))
-    report({"renounced": role, **facts}, as_json=json)
+    if ledger.has_role(which, ledger.address):
+        facts = show(ledger.renounce_role(which))
+    else:
+        facts = {"already": True, "held_by": _find_holders(ledger, address_book, which)}
+    report({"renounced": role, "account": checksum_address(ledger.address), **facts}, as_json=json)
 
 
 @app.command()
@@ -257,6 +281,13 @@ def retire(
 def _once(is_done: bool, send: Callable[[], Receipt]) -> dict[str, object]:
     """Return what to print of a transaction that is sent unless it would change nothing."""
     return {"already": True} if is_done else show(send())
+
+
+def _find_holders(ledger: Ledger, address_book: Path, role: Digest) -> list[str]:
+    from fedproof.digests import checksum_address
+
+    holders = replay(ledger, address_book).roles.get(role, frozenset())
+    return [checksum_address(account) for account in sorted(holders)]
 
 
 def _find_role(role: Role) -> Digest:

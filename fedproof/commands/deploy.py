@@ -47,7 +47,9 @@ def deploy(
     from fedproof.keys.wallet import load_wallet, read_password
     from fedproof.ledger.deploy import deploy_through, describe_deployment
     from fedproof.ledger.endpoint import Endpoint
+    from fedproof.logs import log_aside
 
+    log_aside()
     endpoint = Endpoint.connect(rpc_url, attempts=ATTEMPTS)
     account = load_wallet(keystore, read_password(password_file))
     parties: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from fedproof.commands.options import (
     RpcUrl,
     count_majority,
 )
-from fedproof.commands.output import report, warn_aside
+from fedproof.commands.output import report
 
 if TYPE_CHECKING:
     from fedproof.config import AddressBook
@@ -43,7 +44,9 @@ def show(
     *,
     at_block: Annotated[
         int | None,
-        typer.Option(help="As of this block, for questions about the past.", show_default="newest"),
+        typer.Option(
+            help="As of this block, for questions about the past.", show_default="newest", metavar="NUMBER"
+        ),
     ] = None,
     address_book: AddressBookFile = DEFAULT_BOOK,
     rpc_url: RpcUrl = None,
@@ -91,7 +94,7 @@ def doctor(
     findings = list(examine(book, endpoint, wallets, finality=counting))
     for finding in findings:
         if json:
-            report(asdict(finding), as_json=True)
+            report(asdict(finding) | ({"advice": ""} if finding.is_fine else {}), as_json=True)
             continue
         typer.echo(f"{'ok' if finding.is_fine else 'BAD':<5}{finding.check:<12}{finding.found}")
         if not finding.is_fine:
@@ -108,7 +111,7 @@ def outbox(
     *,
     json: Json = False,
 ) -> None:
-    """List what an account has sent: pending, mined, final, reverted or superseded.
+    """List what an account has sent, or is about to: prepared, pending, mined, final, reverted or superseded.
 
     Example: `fedproof ledger outbox node/state/outbox.sqlite`
     """
@@ -177,22 +180,29 @@ def _connect(address_book: Path, rpc_url: list[str] | None) -> tuple[AddressBook
     from fedproof.ledger.client import Ledger
 
     book, endpoint = _open(address_book, rpc_url)
-    return book, Ledger(endpoint, book.contract)
+    return book, Ledger(endpoint, book.contract, chain_id=book.chain_id)
 
 
 def _open(address_book: Path, rpc_url: list[str] | None) -> tuple[AddressBook, Endpoint]:
     from fedproof.config import load_address_book
     from fedproof.ledger.endpoints import connect_endpoints
+    from fedproof.logs import log_aside
 
-    warn_aside()
+    log_aside()
     book = load_address_book(address_book)
     urls = rpc_url or [book.rpc_url]
     return book, connect_endpoints(urls, agreement=count_majority(urls), attempts=ATTEMPTS)
 
 
 def _replay(book: AddressBook, ledger: Ledger, at_block: int | None) -> History:
+    from fedproof.errors import ConfigurationError
     from fedproof.ledger.history import History
 
+    if at_block is not None and at_block < book.block:
+        raise ConfigurationError(
+            f"--at-block: expected {book.block}, the block of the contract's deployment, or a later one, "
+            f"got {at_block}"
+        )
     # The contract cannot have spoken before it was deployed.
     history = History(from_block=book.block)
     ledger.catch_up(history, to_block=at_block)
@@ -238,6 +248,7 @@ def _collect(book: AddressBook, ledger: Ledger, history: History) -> dict[str, A
             "batched": 0 if current.batch is None else current.batch.count,
             "contributors": len(current.contributors),
             "attested": len(current.attestations),
+            "proposed": 0 if current.proposal is None else current.proposal.count,
         },
         "members": [
             {
@@ -274,7 +285,8 @@ def _print(facts: dict[str, Any]) -> None:
     members = Table(Column("Node", overflow="fold"), "Status", "First round", title="Members")
     for member in facts["members"]:
         members.add_row(member["node"], member["status"], str(member["first_round"] or "-"))
-    console = Console()
+    # Else rich takes 80 columns where there is no terminal, and breaks digests in two.
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(ledger)
     console.print(members)
 
@@ -291,7 +303,8 @@ def _describe_round(current: dict[str, Any] | None) -> str:
         return "none opened"
     text = (
         f"{current['number']}, {current['phase']}: {current['committed']} committed, "
-        f"{current['batched']} in a batch, {current['attested']} attested"
+        f"{current['batched']} in a batch, {current['attested']} attested, "
+        f"{current['proposed']} in a proposal"
     )
     if current["deadline"]:
         text += f"; until {datetime.fromtimestamp(current['deadline'], UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 
 import typer
@@ -18,14 +17,6 @@ def report(facts: Mapping[str, object], *, as_json: bool) -> None:
     width = max(map(len, plain), default=0) + 2
     for key, value in plain.items():
         typer.echo(f"{key:<{width}}{value}")
-
-
-def warn_aside() -> None:
-    """Let what the ledger's client logs go to stderr, out of what a command prints."""
-    import structlog
-
-    # Not the stream itself: it may be another one by the time that something is logged.
-    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def _spell(value: object) -> object:

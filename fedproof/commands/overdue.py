@@ -12,7 +12,7 @@ import typer
 
 from fedproof.commands.options import DEFAULT_BOOK, AddressBookFile, Json, Keystore, PasswordFile, RpcUrl
 from fedproof.commands.output import report
-from fedproof.commands.writing import DryRun, connect, show
+from fedproof.commands.writing import DryRun, connect, replay, show
 
 if TYPE_CHECKING:
     from fedproof.ledger.client import Ledger
@@ -99,12 +99,9 @@ def seal(
 
 
 def _find_round(ledger: Ledger, address_book: Path, number: int) -> RoundRecord:
-    from fedproof.config import load_address_book
     from fedproof.errors import LedgerError
-    from fedproof.ledger.history import History
 
-    history = History(from_block=load_address_book(address_book).block)
-    ledger.catch_up(history)
+    history = replay(ledger, address_book)
     if number not in history.rounds:
         raise LedgerError(f"round {number}: expected one of the ledger's {len(history.rounds)} rounds")
     return history.rounds[number]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedproof.commands.options import ATTEMPTS, count_majority
-from fedproof.commands.output import warn_aside
 
 if TYPE_CHECKING:
     from fedproof.ledger.client import Ledger, Receipt
+    from fedproof.ledger.history import History
     from fedproof.ledger.sending import Sending
 
 DryRun = Annotated[
@@ -44,8 +44,9 @@ def connect(
     from fedproof.errors import LedgerError
     from fedproof.keys.wallet import read_password
     from fedproof.ledger.connection import open_ledger, open_rehearsal, open_signer
+    from fedproof.logs import log_aside
 
-    warn_aside()
+    log_aside()
     outbox = find_outbox(keystore, load_address_book(address_book).chain_id)
     chain = ChainConfig(
         rpc_url=tuple(rpc_url) if rpc_url else None,
@@ -67,6 +68,16 @@ def connect(
             f"Run the command again later; `fedproof ledger outbox {outbox}` lists what was sent"
         ) from error
     return ledger
+
+
+def replay(ledger: Ledger, address_book: Path) -> History:
+    """Return what has happened on the ledger until now."""
+    from fedproof.config import load_address_book
+    from fedproof.ledger.history import History
+
+    history = History(from_block=load_address_book(address_book).block)
+    ledger.catch_up(history)
+    return history
 
 
 def _announce(sending: Sending) -> None:

@@ -42,6 +42,7 @@ class Ledger(LedgerReader):
         endpoint: Endpoint,
         contract: Address,
         *,
+        chain_id: int | None = None,
         account: LocalAccount | Signer | None = None,
         rules: SendingRules | None = None,
     ) -> None:
@@ -50,6 +51,7 @@ class Ledger(LedgerReader):
         Args:
             endpoint: one, or several as one.
             contract: the contract's address.
+            chain_id: the chain's number, where it is known from elsewhere.
             account: who signs transactions; without one, the ledger can only be read.
             rules: how transactions are sent. Where they name an outbox file, a call that names its round or
                 its epoch is sent once: asked for again, its first transaction is awaited or returned.
@@ -57,9 +59,9 @@ class Ledger(LedgerReader):
         Raises:
             ConfigurationError: the outbox is no outbox, or that of another account or chain.
             LedgerUnreachable: the endpoint does not answer.
-            WrongContract: the code at the address is not the Federation contract's.
+            WrongContract: the chain is another one, or the code at the address not the Federation contract's.
         """
-        super().__init__(endpoint, contract)
+        super().__init__(endpoint, contract, chain_id=chain_id)
         signer = KeystoreSigner(account) if isinstance(account, LocalAccount) else account
         self._outbox = None if signer is None else Outbox(endpoint, signer, rules)
 
@@ -69,6 +71,7 @@ class Ledger(LedgerReader):
         rpc_url: str | Sequence[str],
         contract: Address,
         *,
+        chain_id: int | None = None,
         account: LocalAccount | Signer | None = None,
         rules: SendingRules | None = None,
         agreement: int = 1,
@@ -81,6 +84,7 @@ class Ledger(LedgerReader):
         Args:
             rpc_url: an ``http://`` or ``https://`` address, or several.
             contract: the contract's address.
+            chain_id: the chain's number, where it is known from elsewhere.
             account: who signs transactions; without one, the ledger can only be read.
             rules: how transactions are sent.
             agreement: how many endpoints have to say the same where it matters.
@@ -91,7 +95,7 @@ class Ledger(LedgerReader):
         Raises:
             ConfigurationError: not an HTTP address, fewer than have to agree, or not this account's outbox.
             LedgerUnreachable: the endpoint does not answer.
-            WrongContract: the code at the address is not the Federation contract's.
+            WrongContract: the chain is another one, or the code at the address not the Federation contract's.
         """
         endpoint = connect_endpoints(
             [rpc_url] if isinstance(rpc_url, str) else rpc_url,
@@ -100,7 +104,7 @@ class Ledger(LedgerReader):
             attempts=attempts,
             receipt_timeout_s=receipt_timeout_s,
         )
-        return cls(endpoint, contract, account=account, rules=rules)
+        return cls(endpoint, contract, chain_id=chain_id, account=account, rules=rules)
 
     @property
     def outbox(self) -> Outbox:

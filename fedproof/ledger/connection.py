@@ -39,6 +39,7 @@ def open_rehearsal(chain: ChainConfig, signer: Signer, *, attempts: int = 6) -> 
     return Rehearsal.connect(
         endpoint.rpc_url,
         endpoint.contract,
+        chain_id=endpoint.chain_id,
         account=signer,
         agreement=chain.agreement,
         attempts=attempts,
@@ -62,6 +63,7 @@ def open_ledger(chain: ChainConfig, signer: Signer, *, state_dir: Path, attempts
     return Ledger.connect(
         endpoint.rpc_url,
         endpoint.contract,
+        chain_id=endpoint.chain_id,
         account=signer,
         agreement=chain.agreement,
         attempts=attempts,

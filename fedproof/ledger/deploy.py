@@ -80,7 +80,13 @@ def deploy_through(
                     f"{output}: {key}: expected {_spell(value)} as asked for, got {_spell(found)}: it is "
                     "another federation's address book; choose another file to deploy a new one"
                 )
-        Ledger(endpoint, book.contract)
+        came_from = Ledger(endpoint, book.contract).predecessor()
+        if came_from != (predecessor or bytes(20)):
+            raise ConfigurationError(
+                f"{output}: predecessor: expected {_spell(predecessor or bytes(20))} as asked for, got "
+                f"{_spell(came_from)}: it is the address book of {_spell(book.contract)}; "
+                "choose another file to deploy a new one"
+            )
         return book
 
     data = describe_deployment(admin=admin or deployer, aggregator=aggregator, predecessor=predecessor)

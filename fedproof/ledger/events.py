@@ -11,6 +11,7 @@ from fedproof.digests import Address, Digest
 
 DEFAULT_ADMIN_ROLE = Digest(bytes(32))
 AGGREGATOR_ROLE = Digest(keccak(text="AGGREGATOR_ROLE"))
+ROLE_NAMES = {DEFAULT_ADMIN_ROLE: "admin", AGGREGATOR_ROLE: "aggregator"}
 
 
 class MemberStatus(IntEnum):

@@ -12,7 +12,7 @@ from web3.exceptions import Web3RPCError
 from web3.types import BlockIdentifier, RPCEndpoint, TxParams
 
 from fedproof.digests import ZERO_DIGEST, Address, Digest, as_address, checksum_address
-from fedproof.errors import HistoryBroken, LedgerError
+from fedproof.errors import HistoryBroken, LedgerError, WrongContract
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.endpoint import Endpoint, reading_answer
 from fedproof.ledger.events import Event, MemberStatus, Phase
@@ -48,16 +48,17 @@ class LedgerReader:
         contract: the contract's address.
     """
 
-    def __init__(self, endpoint: Endpoint, contract: Address) -> None:
+    def __init__(self, endpoint: Endpoint, contract: Address, *, chain_id: int | None = None) -> None:
         """Bind an endpoint to the contract at an address.
 
         Args:
             endpoint: one, or several as one.
             contract: the contract's address.
+            chain_id: the chain's number, where it is known from elsewhere.
 
         Raises:
             LedgerUnreachable: the endpoint does not answer.
-            WrongContract: the code at the address is not the Federation contract's.
+            WrongContract: the chain is another one, or the code at the address not the Federation contract's.
         """
         artifact = load_artifact()
         self.contract = contract
@@ -66,6 +67,11 @@ class LedgerReader:
         self._contract = endpoint.web3.eth.contract(address=self._address, abi=cast("Any", artifact.abi))
         self._history_hash_call = self._contract.encode_abi("historyHash")
         self.chain_id = _as_uint64(endpoint.chain_id, "chain")
+        # One account's first contract has the same address on every chain.
+        if chain_id not in (None, self.chain_id):
+            raise WrongContract(
+                f"{endpoint.url}: expected chain {chain_id}, as the address book says, got {self.chain_id}"
+            )
         code = endpoint.agree("eth_getCode", lambda web3: bytes(web3.eth.get_code(self._address)))
         artifact.verify_code(code, where=f"{self._address} at {endpoint.url}, chain {self.chain_id}")
 

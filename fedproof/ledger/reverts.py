@@ -9,10 +9,11 @@ from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 from eth_utils.abi import function_abi_to_4byte_selector
 
-from fedproof.digests import checksum_address
+from fedproof.digests import Digest, checksum_address
 from fedproof.errors import Reverted
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.encoding import Argument, make_argument
+from fedproof.ledger.events import ROLE_NAMES
 
 _ERROR_STRING = bytes.fromhex("08c379a0")  # Error(string), of a require with a reason
 _PANIC = bytes.fromhex("4e487b71")  # Panic(uint256), of overflows and the like
@@ -34,7 +35,7 @@ def decode_revert(data: bytes, *, what: str) -> Reverted:
                 argument.field: argument.to_python(value)
                 for argument, value in zip(arguments, values, strict=True)
             }
-            spelled = ", ".join(f"{field}={_spell(value)}" for field, value in named.items())
+            spelled = ", ".join(f"{field}={_spell(field, value)}" for field, value in named.items())
             return Reverted(f"{what}: the contract refused: {name}({spelled})", name=name, arguments=named)
         if selector == _ERROR_STRING:
             (reason,) = decode(["string"], body)
@@ -53,8 +54,10 @@ def _unknown(message: str, data: bytes) -> Reverted:
     return Reverted(message, name="Revert", arguments={"data": data} if data else {})
 
 
-def _spell(value: object) -> str:
+def _spell(field: str, value: object) -> str:
     if isinstance(value, bytes):
+        if field == "needed_role" and value in ROLE_NAMES:
+            return ROLE_NAMES[Digest(value)]
         return checksum_address(cast("Any", value)) if len(value) == 20 else "0x" + value.hex()
     return getattr(value, "name", str(value))
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from fedproof.cli import app
 from fedproof.devchain.server import DevChainServer
 from fedproof.digests import Digest, as_address, checksum_address
-from fedproof.errors import ConfigurationError, DigestMismatch, Reverted
+from fedproof.errors import ConfigurationError, DigestMismatch, LedgerError, Reverted, WrongContract
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.outbox import SendingRules
 from fedproof.ledger.receipts import BatchReceipt, load_receipt, save_receipt
@@ -46,8 +46,8 @@ def test_a_rehearsal_sends_nothing(office: Office) -> None:
 def test_a_rehearsal_is_refused_as_the_transaction_would_be(office: Office) -> None:
     """What the contract refuses is named without a transaction."""
     office.deploy()
-    with pytest.raises(Reverted, match="WrongStatus"):
-        run("admin", "admit", office.node.address, *office.located, "--dry-run")
+    with pytest.raises(Reverted, match="NotAdmitted"):
+        run("admin", "epoch", "--key-maker", office.node.address, *office.located, "--dry-run")
 
 
 def test_a_role_is_handed_over(office: Office) -> None:
@@ -58,16 +58,20 @@ def test_a_role_is_handed_over(office: Office) -> None:
     run("admin", "renounce", "admin", *office.located)
     shown = run_json("ledger", "show", "--address-book", office.book)
     assert shown["admin"] == [office.node.address]
-    with pytest.raises(Reverted, match="AccessControlUnauthorizedAccount"):
+    with pytest.raises(Reverted, match=r"AccessControlUnauthorizedAccount\(.*needed_role=admin\)"):
         run("admin", "admit", office.node.address, *office.located)
 
 
 def test_what_is_done_is_not_done_twice(office: Office) -> None:
-    """Roles and epochs may be asked for again: the second time, nothing is sent."""
+    """Members, roles and epochs may be asked for again: the second time, nothing is sent."""
     office.deploy()
+    with pytest.raises(LedgerError, match="expected a node that has registered"):
+        run("admin", "admit", office.node.address, *office.located)
     office.register()
-    run("admin", "admit", office.node.address, *office.located)
     for words in (
+        ("admit", office.node.address),
+        ("suspend", office.node.address),
+        ("admit", office.node.address),
         ("grant", "aggregator", office.node.address),
         ("revoke", "aggregator", office.node.address),
         ("epoch", "--key-maker", office.node.address),
@@ -77,6 +81,25 @@ def test_what_is_done_is_not_done_twice(office: Office) -> None:
         again = run_json("admin", *words, *office.located)
         assert again["already"] is True
         assert "transaction" not in again
+
+
+def test_who_holds_a_role_is_said(office: Office) -> None:
+    """Whoever revokes the role of an account that does not have it, learns who does."""
+    office.deploy()
+    revoked = run_json("admin", "revoke", "aggregator", office.node.address, *office.located)
+    assert (revoked["already"], revoked["held_by"]) == (True, [office.admin.address])
+    assert revoked["account"] == office.node.address
+
+
+def test_another_chain_is_refused(office: Office) -> None:
+    """A contract at the same address of another chain than the address book's is neither read nor written."""
+    office.deploy()
+    office.book.write_text(json.dumps(json.loads(office.book.read_text()) | {"chain_id": 1}))
+    with pytest.raises(WrongContract, match="expected chain 1, as the address book says, got 31337"):
+        run("ledger", "show", "--address-book", office.book)
+    with pytest.raises(WrongContract, match="expected chain 1"):
+        run("admin", "grant", "aggregator", office.node.address, *office.located)
+    assert not list(office.folder.glob("*outbox-1.sqlite"))
 
 
 def test_a_ledger_retires_and_a_successor_goes_on(office: Office, tmp_path: Path) -> None:
@@ -90,6 +113,8 @@ def test_a_ledger_retires_and_a_successor_goes_on(office: Office, tmp_path: Path
     assert "retired" in run("ledger", "show", "--address-book", office.book)
     with pytest.raises(Reverted, match="WrongPhase"):
         office.register()
+    with pytest.raises(ConfigurationError, match=f"predecessor: expected {first['contract']} as asked for"):
+        office.deploy("--predecessor", first["contract"])  # into the first one's address book
     second = tmp_path / "second.json"
     run(
         "deploy", *office.signed, "--rpc-url", office.url, "--aggregator", office.admin.address,
@@ -111,6 +136,8 @@ def test_the_past_can_be_asked_about(office: Office) -> None:
         return str(shown["members"][0]["status"])
 
     assert (status("--at-block", block), status()) == ("admitted", "suspended")
+    with pytest.raises(ConfigurationError, match=r"--at-block: expected .*, the block of the contract's"):
+        status("--at-block", -5)
 
 
 def test_the_doctor_finds_nothing_wrong(office: Office) -> None:

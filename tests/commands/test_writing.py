@@ -117,7 +117,7 @@ def test_an_interrupted_command_is_awaited(
     result = CliRunner().invoke(app, [str(each) for each in (*adopt, "--json")])
     mining.join()
     assert "waiting for an earlier transaction: adoptPolicy by" in result.stderr
-    assert json.loads(result.stdout) == {"policy": "0x" + policy.digest.hex(), "version": 1}
+    assert json.loads(result.stdout) == {"policy": f"0x{policy.digest.hex()}", "already": True, "version": 1}
     assert len(sent(office)) == 2
 
 
@@ -126,10 +126,13 @@ def test_several_endpoints_outvote_one(office: Office, proxies: list[Proxy]) -> 
     office.deploy()
     office.register()
     urls = [part for proxy in proxies for part in ("--rpc-url", proxy.url)]
-    for twist in (make_liar_in_receipts(1), make_liar_in_fees(base_fee=10**9, tip=450 * 10**9)):
+    for role, twist in (
+        ("aggregator", make_liar_in_receipts(1)),
+        ("admin", make_liar_in_fees(base_fee=10**9, tip=450 * 10**9)),
+    ):
         proxies[0].twist = twist
-        run("admin", "grant", "aggregator", office.node.address, *office.located, *urls)
-    assert run("ledger", "show", "--address-book", office.book, *urls).count(office.node.address) == 2
+        run("admin", "grant", role, office.node.address, *office.located, *urls)
+    assert run("ledger", "show", "--address-book", office.book, *urls).count(office.node.address) == 3
     assert [each["state"] for each in sent(office)] == [SendingState.FINAL] * 3
 
 
