@@ -6,6 +6,7 @@ import time
 
 from fedproof.errors import ConfigurationError
 from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.events import RoundOpened
 from fedproof.policy import Policy
 from fedproof_auditor.evidence import (
     Progress,
@@ -43,7 +44,8 @@ def run_audit(
         progress: told how far it has come.
 
     Raises:
-        ConfigurationError: there is no store, or a policy document cannot be read.
+        ConfigurationError: there is no store, or a policy document cannot be read, or the
+            selection names a round that the ledger does not have.
         LedgerUnreachable: the endpoint stopped answering.
     """
     started = time.monotonic()
@@ -60,7 +62,7 @@ def run_audit(
         )
     except CheckFailed as error:
         return Report(
-            chain_id=target.chain_id,
+            chain_id=endpoint.chain_id,
             contract=target.contract,
             block=None,
             audit=Audit(findings=Findings(failures=[error.failure])),
@@ -70,6 +72,8 @@ def run_audit(
             stopped_at=error.failure.check,
             notes=notes,
         )
+    opened = (event.round for event in evidence.events if isinstance(event, RoundOpened))
+    selection.verify_opened(max(opened, default=0))
     audit = verify(
         evidence,
         store,

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -66,8 +67,13 @@ def serve_journal(folder: Path) -> Iterator[str]:
     The process ends with the context, also when that is left by Ctrl-C or SIGTERM. The journal is only read.
 
     Raises:
-        ConfigurationError: the journal cannot be served.
+        ConfigurationError: the journal cannot be served, or what serves it is not installed.
     """
+    if find_spec("eth_tester") is None:  # looked for, not imported: the chain runs in a process of its own
+        raise ConfigurationError(
+            f"{folder}: expected eth-tester, to serve a development chain's journal, got no such module; "
+            "in a clone of fedproof: pip install '.[devchain]'"
+        )
     with TemporaryDirectory(prefix="fedproof-audit-") as temporary:
         copy = Path(temporary)
         shutil.copyfile(folder / JOURNAL_FILE, copy / JOURNAL_FILE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -11,10 +11,9 @@ from typing import Any
 from fedproof.digests import Address, Digest, checksum_address
 from fedproof.errors import ConfigurationError
 from fedproof.ledger.events import (
-    AGGREGATOR_ROLE,
-    DEFAULT_ADMIN_ROLE,
     EVENT_TYPES,
     LEAF_TOO,
+    ROLE_NAMES,
     EpochRequested,
     Event,
     ExclusionReason,
@@ -24,7 +23,6 @@ from fedproof.ledger.events import (
 from fedproof_auditor.findings import NameBook, spell_node, spell_reason
 
 _PLACE = {field.name for field in fields(Event)}
-_ROLES: Mapping[Digest, str] = {DEFAULT_ADMIN_ROLE: "admin", AGGREGATOR_ROLE: "aggregator"}
 KINDS = {kind.__name__: kind for kind in EVENT_TYPES}
 
 
@@ -169,6 +167,9 @@ def _plain(value: object, names: NameBook) -> object:
 
 def _show(name: str, value: object, names: NameBook) -> str:
     match name, value:
+        # Elsewhere the same bytes mean something else: no metadata has the digest that is the admin's role.
+        case "role", bytes() if value in ROLE_NAMES:
+            return ROLE_NAMES[Digest(value)]
         case "deadline", int():
             return f"{datetime.fromtimestamp(value, UTC):%H:%M:%S}"
         case "reason", int():
@@ -189,8 +190,6 @@ def _spell_code(code: int) -> str:
 
 def _short(value: object, names: NameBook) -> str:
     match value:
-        case bytes() if value in _ROLES:
-            text = _ROLES[Digest(value)]
         case bytes() if len(value) == 20:
             text = spell_node(Address(value), names)
         case bytes():

@@ -43,7 +43,7 @@ class Report:
         selection: which rounds' stored evidence was asked for.
     """
 
-    chain_id: int | None
+    chain_id: int
     contract: Address
     block: BlockRef | None
     audit: Audit

@@ -23,7 +23,20 @@ class RoundSelection:
     def __str__(self) -> str:
         if (self.first, self.last) == (1, 0):
             return "all"
-        return f"{self.first}-{self.last or ''}"
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last or ''}"
+
+    def verify_opened(self, newest: int) -> None:
+        """Check that the ledger has each round that is named; an open end names none.
+
+        Args:
+            newest: the ledger's last round; 0 if none was opened.
+
+        Raises:
+            ConfigurationError: one is missing: the audit would look at less than was asked for.
+        """
+        if self != RoundSelection() and max(self.first, self.last) > newest:
+            known = f"1 to {newest}" if newest else "(it has none)"
+            raise ConfigurationError(f"--rounds: expected some of the ledger's rounds {known}, got {self}")
 
 
 def parse_rounds(text: str | None) -> RoundSelection:

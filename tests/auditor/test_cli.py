@@ -85,7 +85,8 @@ def test_json_is_one_object(world: World) -> None:
 def test_a_tampered_copy_of_the_store_is_refused(world: World, store: Path) -> None:
     """--store puts other ciphertexts in the run's place; a flipped bit ends with 1, named."""
     path = ObjectStore(store).object_path(world.leaves(1, 2)[0])
-    path.write_bytes(b"\x00" + path.read_bytes()[1:])
+    chunk = path.read_bytes()
+    path.write_bytes(bytes([chunk[0] ^ 1]) + chunk[1:])
     status, output = call("verify", "--run", world.folder, "--store", store, "--json")
     first = json.loads(output)["first_failure"]
     assert status == 1
@@ -124,8 +125,18 @@ def test_rounds_are_selected(world: World, store: Path) -> None:
         target.put(ObjectStore(world.store).get(leaf))
     options = ("verify", "--run", world.folder, "--store", store, "--json", "--rounds")
     status, output = call(*options, "2")
-    assert (status, json.loads(output)["selected_rounds"]) == (0, "2-2")
+    assert (status, json.loads(output)["selected_rounds"]) == (0, "2")
     assert call(*options, "1-2")[0] == 1
+
+
+def test_rounds_that_are_none_are_no_audit(world: World) -> None:
+    """A range that the ledger does not have ends the root command with 2, and nothing is said to hold."""
+    command = [sys.executable, "-m", "fedproof", "audit", "verify", "--run", str(world.folder)]
+    done = subprocess.run(
+        [*command, "--rounds", "7"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --rounds: expected some of the ledger's rounds 1 to 4, got 7\n"
 
 
 def test_another_policy_is_refused(world: World, tmp_path: Path) -> None:
@@ -146,6 +157,7 @@ def test_an_address_without_code_fails_check_1(world: World) -> None:
     )  # fmt: skip
     document = json.loads(output)
     assert (status, document["first_failure"]["check"]) == (1, 1)
+    assert document["chain_id"] == world.evidence.chain_id
     assert document["first_failure"]["got"] == "no code at that address"
     assert {check["state"] for check in document["checks"][1:]} == {"not done"}
 
@@ -216,6 +228,16 @@ def test_a_broken_journal_is_explained(run: Path) -> None:
     chain = serve_journal(run / "chain")
     with pytest.raises(ConfigurationError, match="expected a development chain's journal"), chain:
         pass
+
+
+def test_a_journal_that_cannot_be_served_names_what_to_install(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the auditor's packages alone, an ended chain's journal is refused, naming the missing extra."""
+    edit_run(run, rpc_url="http://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "eth_tester", None)  # as if it were not installed
+    with pytest.raises(ConfigurationError, match=r"expected eth-tester, .* pip install '\.\[devchain\]'$"):
+        call("history", "--run", run)
 
 
 def test_the_served_chain_ends_with_the_audit(run: Path) -> None:

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 from fedproof_auditor.history_view import Filter, Line, as_document, as_row, parse_kinds, select_lines
 
-from fedproof.digests import checksum_address
+from fedproof.digests import Digest, checksum_address
 from fedproof.errors import ConfigurationError
 from fedproof.ledger.events import (
     LEAF_TOO,
     CommitmentsAnchored,
     EpochRequested,
     Event,
+    MemberApplied,
     ModelAttested,
     PolicyAdopted,
     ResultProposed,
@@ -122,6 +123,14 @@ def test_batches_and_proposals_are_lines_as_well(batched: World) -> None:
     sealed = facts(batched.find(RoundSealed, round=1))
     assert sealed.startswith("nodes=[hospital-b, hospital-c] reasons=[counts, counts (leaf does not)] ")
     assert as_document(Line(event=anchored, time=0, gas=0), {})["root"] == "0x" + anchored.root.hex()
+
+
+def test_only_a_role_is_named_as_one(world: World) -> None:
+    """A member without metadata has a digest of zeros, as the admin's role: it is shown as a digest."""
+    applied = replace(world.find(MemberApplied), metadata_digest=Digest(bytes(32)))
+    facts = as_row(Line(event=applied, time=0, gas=0), world.names)[5]
+    assert "metadata_digest=0x0000000000…" in facts
+    assert "admin" not in facts
 
 
 def test_a_line_for_people_is_short(world: World) -> None:

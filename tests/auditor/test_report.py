@@ -143,7 +143,7 @@ class ReportSchema(Strict):
 
     holds: bool
     first_failure: FailureSchema | None
-    chain_id: int | None
+    chain_id: int
     contract: AddressText
     block: BlockSchema | None
     predecessor: PredecessorSchema | None
