@@ -212,8 +212,11 @@ class Outbox:
             is_urgent = sending.state in (SendingState.PREPARED, SendingState.MINED)
             silence = None
             try:
+                # Before the receipt: in between, the chain may drop the block and grow.
+                is_mined = sending.state is SendingState.MINED
+                final_block = find_final_number(self._endpoint, self._rules.finality) if is_mined else -1
                 sending, receipt = self._look(sending)
-                if receipt is not None and self._is_settled(sending, receipt):
+                if receipt is not None and self._is_settled(sending, receipt, final_block):
                     return receipt
                 if receipt is None and (is_urgent or time.monotonic() >= nudge_at):
                     sending = self._nudge(sending)
@@ -250,11 +253,15 @@ class Outbox:
             sending = self._file.revive(sending)
         return sending, None
 
-    def _is_settled(self, sending: Sending, receipt: TxReceipt, final_block: int | None = None) -> bool:
-        """Return whether nobody need wait any longer for a transaction that is in a block."""
+    def _is_settled(self, sending: Sending, receipt: TxReceipt, final_block: int) -> bool:
+        """Return whether nobody need wait any longer for a transaction that is in a block.
+
+        Args:
+            sending: as it stands now.
+            receipt: as it was read after `final_block`.
+            final_block: number of the newest block that finality covers.
+        """
         if sending.state is SendingState.MINED:
-            if final_block is None:
-                final_block = find_final_number(self._endpoint, self._rules.finality)
             if (sending.block or 0) > final_block:
                 return False
             # A crash before this line: the next look finds the same.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -15,8 +16,9 @@ from fedproof.ledger.client import Ledger
 from fedproof.ledger.deploy import deploy_federation
 from fedproof.ledger.finality import MOST_STANDS, Follower
 from fedproof.ledger.history import History
+from fedproof.ledger.sending import SendingRules
 from tests.chain import make_account, make_digest
-from tests.ledger.anvil import Anvil, facts, running_anvil
+from tests.ledger.anvil import Answer, Anvil, facts, proxied, running_anvil
 
 ADMIN, AGGREGATOR = make_account(1), make_account(2)
 # Each of them in a campaign (see test_faults.py).
@@ -150,3 +152,30 @@ def test_quiet_blocks_keep_no_history(anvil: Anvil, ledger: Ledger, book: Addres
         anvil.mine()
         follower.refresh()
     assert len(follower._stands) == 1
+
+
+def test_a_receipt_that_was_overtaken_is_no_proof(anvil: Anvil, book: AddressBook, tmp_path: Path) -> None:
+    """A block that goes while the chain grows beyond it, just after its receipt was read, was never final."""
+    dropped: list[str] = []
+
+    def overtake(request: Answer, ask: Callable[..., Answer]) -> Answer | None:
+        answer = ask()
+        if request["method"] == "eth_blockNumber":
+            anvil.mine()
+        is_receipt = request["method"] == "eth_getTransactionReceipt" and answer["result"] is not None
+        if is_receipt and len(dropped) < 2:
+            dropped.append(answer["result"]["blockHash"])
+            depth = int(anvil.request("eth_blockNumber"), 16) - int(answer["result"]["blockNumber"], 16) + 1
+            anvil.request("anvil_reorg", depth, [])
+            anvil.mine(20)
+        return answer
+
+    with proxied(anvil.url) as proxy:
+        proxy.twist = overtake
+        rules = SendingRules(path=tmp_path / "outbox.sqlite", finality=8, replace_after_s=0.3)
+        sender = Ledger.connect(proxy.url, book.contract, account=ADMIN, rules=rules)
+        receipt = sender.register(make_digest("keys"), make_digest("certificate"))
+    block = anvil.request("eth_getBlockByNumber", hex(receipt.block_number), False)
+    assert "0x" + receipt.transaction_hash.hex() in block["transactions"]
+    assert block["hash"] not in dropped
+    assert len(dropped) == 2
