@@ -196,7 +196,7 @@ def _limit_threads(threads: int) -> None:
         import torch
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"baselines: expected torch (pip install fedproof[node]): {error}"
+            f"baselines: expected torch (in a clone of fedproof: pip install '.[node]'): {error}"
         ) from error
     torch.set_num_threads(threads)
 

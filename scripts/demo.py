@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,8 @@ POLICY: Mapping[str, str] = {
 # Signed statements in batches: nodes have so long to object, on the chain's clock, before a round goes on.
 BATCHING: Mapping[str, str | bool] = {"batching": True, "commit-window-s": "120", "attest-window-s": "8"}
 POLL_S = 0.1
+# As whoever reads it can type it, with or without the environment's folder on the PATH.
+FEDPROOF = os.path.relpath(Path(sys.executable).with_name("fedproof"))
 
 
 def main() -> int:
@@ -88,7 +91,10 @@ def main() -> int:
     results["seconds"] = round(time.monotonic() - started, 1)
     (folder / "summary.json").write_text(json.dumps(results, indent=2) + "\n")
     holds = results["audit"]["exit_status"] == 0 and results["tampered"]["exit_status"] == 1
-    console.print(f"\ndone in {results['seconds']} s; look again with: fedproof audit history --run {folder}")
+    console.print(f"\ndone in {results['seconds']} s")
+    if arguments.chain != "anvil":  # which has ended with its chain
+        command = f"{FEDPROOF} audit history --run {folder}"
+        console.print(f"look again with: {command}", highlight=False, soft_wrap=True)
     if arguments.json:
         print(json.dumps(results))
     return 0 if holds and _finalised(summary) == arguments.rounds else 1
@@ -247,7 +253,7 @@ def _finish(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def _audit(console: Console, folder: Path, title: str, *options: str, as_json: bool) -> dict[str, Any]:
     command = ["audit", "verify", "--run", str(folder), *options]
-    console.print(f"\n[bold]{title}[/]: fedproof {' '.join(command)}", highlight=False, soft_wrap=True)
+    console.print(f"\n[bold]{title}[/]: {FEDPROOF} {' '.join(command)}", highlight=False, soft_wrap=True)
     if as_json:
         report = _fedproof(*command, "--json", capture=True)
         return {"exit_status": report.returncode, "report": json.loads(report.stdout)}

@@ -67,5 +67,5 @@ def explain_missing_module(command: str, *, extra: str | None) -> Iterator[None]
         if extra is None or missing.startswith("fedproof"):
             raise ConfigurationError(f"{command} cannot be loaded: no module {missing!r}") from error
         raise ConfigurationError(
-            f"{command} needs: pip install 'fedproof[{extra}]' (no module {missing!r})"
+            f"{command} needs, in a clone of fedproof: pip install '.[{extra}]' (no module {missing!r})"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -178,7 +179,7 @@ def new(
 def show(
     path: Annotated[Path, typer.Argument(help="The policy.")] = Path("policy.toml"), json: Json = False
 ) -> None:
-    """Check a policy and print its digest, as the ledger has it, with what follows from it.
+    """Check a policy and print its digest, as the ledger has it, all that it says, and what follows from it.
 
     Example: `fedproof policy show policy.toml`
     """
@@ -192,16 +193,13 @@ def _describe(policy: Policy) -> dict[str, object]:
     return {
         "digest": policy.digest,
         "name": policy.name,
-        "architecture": policy.model.architecture,
-        "genesis": policy.model.genesis,
-        "parameters": policy.model.parameters,
+        **asdict(policy.model),
+        **asdict(policy.codec),
+        **asdict(policy.rounds),
+        **asdict(policy.training),
+        **asdict(policy.privacy),
+        **asdict(policy.evidence),
         "codec_digest": codec.digest,
-        "bits": policy.codec.bits,
-        "clip": policy.codec.clip,
-        "clip_margin": policy.codec.clip_margin,
-        "keep_one_in": policy.codec.keep_one_in,
-        "error_feedback": policy.codec.error_feedback,
-        "retention_days": policy.evidence.retention_days,
         "values_per_slot": codec.values_per_slot,
         "values_per_update": length,
         "bytes_per_update": compute_update_bytes(codec, length),

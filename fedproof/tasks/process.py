@@ -83,7 +83,7 @@ def _start(request: Start) -> TaskRunner:
         import torch
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"training process: expected torch (pip install fedproof[node]): {error}"
+            f"training process: expected torch (in a clone of fedproof: pip install '.[node]'): {error}"
         ) from error
     from fedproof.tasks.runner import TaskRunner
 

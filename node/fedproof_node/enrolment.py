@@ -62,7 +62,12 @@ def register_node(
         with Relay(config.aggregator.target, config.tls, patience=Patience(attempts=1)) as relay:
             relay.put_public_key(wrapping_key.public_bytes)
     except (NetworkError, PeerError) as error:
-        log.info("waiting", reason=f"the public key is left at the aggregator at the first run: {error}")
+        cause = error.__cause__ if isinstance(error, NetworkError) else error  # not that one attempt is all
+        log.info(
+            "waiting",
+            reason="the ledger has this node's keys; the aggregator has not taken the public key yet, "
+            f"`fedproof node run` hands it over: {cause}",
+        )
 
 
 def leave_federation(ledger: Ledger, *, log: FilteringBoundLogger) -> None:

@@ -38,7 +38,10 @@ def last_event(site: Site, kind: type[Any]) -> Any:
 
 
 def test_a_node_applies_approves_rotates_and_leaves(site: Site, tmp_path: Path) -> None:
-    """Each command does one thing on the ledger, and with --dry-run says its gas and does nothing."""
+    """Each command does one thing on the ledger, and with --dry-run says its gas and does nothing.
+
+    An aggregator that does not run yet is in no command's way.
+    """
     metadata = tmp_path / "about.txt"
     metadata.write_text("salt 6d21; hospital A")
     rehearsed = act(site, "register", "--metadata", metadata, "--dry-run")
@@ -46,7 +49,12 @@ def test_a_node_applies_approves_rotates_and_leaves(site: Site, tmp_path: Path) 
     assert rehearsed[-1]["gas"] > 21_000
     assert site.admin.member(site.address).status is MemberStatus.NONE
 
-    act(site, "register", "--metadata", metadata)
+    site.write_config(aggregator__target="localhost:1")
+    registered, waiting = act(site, "register", "--metadata", metadata)
+    assert registered["event"] == "registered"
+    assert "the ledger has this node's keys" in waiting["reason"]
+    assert "PutPublicKey: UNAVAILABLE" in waiting["reason"]
+    site.write_config()
     applied = last_event(site, MemberApplied)
     assert applied.metadata_digest == hashlib.sha256(metadata.read_bytes()).digest()
 
