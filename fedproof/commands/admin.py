@@ -13,7 +13,7 @@ import typer
 
 from fedproof.commands.options import DEFAULT_BOOK, AddressBookFile, Json, Keystore, PasswordFile, RpcUrl
 from fedproof.commands.output import report
-from fedproof.commands.writing import DryRun, connect, replay, show
+from fedproof.commands.writing import DryRun, connect, show
 
 if TYPE_CHECKING:
     from fedproof.digests import Digest
@@ -284,9 +284,11 @@ def _once(is_done: bool, send: Callable[[], Receipt]) -> dict[str, object]:
 
 
 def _find_holders(ledger: Ledger, address_book: Path, role: Digest) -> list[str]:
+    from fedproof.config import load_address_book
     from fedproof.digests import checksum_address
 
-    holders = replay(ledger, address_book).roles.get(role, frozenset())
+    history = ledger.replay(from_block=load_address_book(address_book).block)
+    holders = history.roles.get(role, frozenset())
     return [checksum_address(account) for account in sorted(holders)]
 
 

@@ -196,7 +196,6 @@ def _open(address_book: Path, rpc_url: list[str] | None) -> tuple[AddressBook, E
 
 def _replay(book: AddressBook, ledger: Ledger, at_block: int | None) -> History:
     from fedproof.errors import ConfigurationError
-    from fedproof.ledger.history import History
 
     if at_block is not None and at_block < book.block:
         raise ConfigurationError(
@@ -204,9 +203,7 @@ def _replay(book: AddressBook, ledger: Ledger, at_block: int | None) -> History:
             f"got {at_block}"
         )
     # The contract cannot have spoken before it was deployed.
-    history = History(from_block=book.block)
-    ledger.catch_up(history, to_block=at_block)
-    return history
+    return ledger.replay(from_block=book.block, to_block=at_block)
 
 
 def _collect(book: AddressBook, ledger: Ledger, history: History) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import typer
 
 from fedproof.commands.options import DEFAULT_BOOK, AddressBookFile, Json, Keystore, PasswordFile, RpcUrl
 from fedproof.commands.output import report
-from fedproof.commands.writing import DryRun, connect, replay, show
+from fedproof.commands.writing import DryRun, connect, show
 
 if TYPE_CHECKING:
     from fedproof.ledger.client import Ledger
@@ -99,9 +99,10 @@ def seal(
 
 
 def _find_round(ledger: Ledger, address_book: Path, number: int) -> RoundRecord:
+    from fedproof.config import load_address_book
     from fedproof.errors import LedgerError
 
-    history = replay(ledger, address_book)
+    history = ledger.replay(from_block=load_address_book(address_book).block)
     if number not in history.rounds:
         raise LedgerError(f"round {number}: expected one of the ledger's {len(history.rounds)} rounds")
     return history.rounds[number]

@@ -12,7 +12,6 @@ from fedproof.commands.options import ATTEMPTS, count_majority
 
 if TYPE_CHECKING:
     from fedproof.ledger.client import Ledger, Receipt
-    from fedproof.ledger.history import History
     from fedproof.ledger.sending import Sending
 
 DryRun = Annotated[
@@ -68,16 +67,6 @@ def connect(
             f"Run the command again later; `fedproof ledger outbox {outbox}` lists what was sent"
         ) from error
     return ledger
-
-
-def replay(ledger: Ledger, address_book: Path) -> History:
-    """Return what has happened on the ledger until now."""
-    from fedproof.config import load_address_book
-    from fedproof.ledger.history import History
-
-    history = History(from_block=load_address_book(address_book).block)
-    ledger.catch_up(history)
-    return history
 
 
 def _announce(sending: Sending) -> None:

@@ -19,7 +19,6 @@ from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.finality import Finality
-from fedproof.ledger.history import History
 from fedproof.ledger.reader import BlockRef
 
 # Enough for some hundred transactions at 10 gwei.
@@ -88,8 +87,7 @@ def examine(
     accounts = {book.admin, book.aggregator, *wallets}
     started = time.monotonic()
     try:  # 3
-        history = History(from_block=book.block)
-        ledger.catch_up(history, to_block=newest.number)
+        history = ledger.replay(from_block=book.block, to_block=newest.number)
         seconds = time.monotonic() - started
         found = f"{history.event_count} events up to block {newest.number} add up, read in {seconds:.1f} s"
         yield Finding("history", True, found)

@@ -153,6 +153,17 @@ class LedgerReader:
             )
         history.verify(history_hash)
 
+    def replay(self, *, from_block: int = 0, to_block: int | None = None) -> History:
+        """Return what has happened up to a block; raises as `catch_up`.
+
+        Args:
+            from_block: no event is older, such as the address book's.
+            to_block: the last block to replay; the newest by default.
+        """
+        history = History(from_block=from_block)
+        self.catch_up(history, to_block=to_block)
+        return history
+
     def distrust(self, reason: str) -> bool:
         """Ask another endpoint first from now on, if there is one; return whether there is."""
         return self._endpoint.distrust(reason)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from fedproof.digests import Digest
 from fedproof.ledger.history import History
 from fedproof.manifest import compute_header_root
+from tests.ledger.anvil import until
 from tests.node.site import PASSWORD, Site, open_site
 
 DEADLINE_S = 60.0
@@ -98,9 +98,10 @@ def test_interruption_while_encrypting(tmp_path: Path) -> None:
         spool = tmp_path / "state" / "rounds" / "1" / "update"
         with running_node(site) as process:
             await_event(process, "phase", "encrypting")
-            while not (spool / "000001.chunk").exists():
-                assert process.poll() is None
-                time.sleep(0.001)
+            until(
+                lambda: (spool / "000001.chunk").exists() or process.poll() is not None, timeout_s=DEADLINE_S
+            )
+            assert process.poll() is None
             children = find_descendants(process.pid)
             with watched(children):
                 os.killpg(process.pid, signal.SIGINT)  # as a terminal does
