@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from fedproof.policy import EvidencePolicy
 from fedproof.wire import aggregation_pb2 as wire
 from tests.aggregator.world import POLICY, Link, Update, World, deploy_federation, opened, refusal
 from tests.chain import Federation, make_digest
+from tests.ledger.anvil import until
 
 DAY_S = 86_400
 SHORT = replace(POLICY, evidence=EvidencePolicy(retention_days=1))
@@ -81,14 +81,6 @@ def expire(world: World, number: int = 1) -> None:
 def files(world: World) -> dict[Path, bytes]:
     """Return all that is in the store."""
     return {path: path.read_bytes() for path in world.config.store_dir.rglob("*") if path.is_file()}
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Return once another thread has made something true."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def chunks_of(world: World, *updates: Update) -> set[Path]:
@@ -232,7 +224,7 @@ def test_it_deletes_by_itself(short: World) -> None:
     updates = finish(short, 0, 1, 2)
     go_to(short, ended_at(short) + DAY_S + 1)
     with short.retention.running():
-        wait_for(lambda: short.of_kind("updates_deleted"))
+        until(lambda: short.of_kind("updates_deleted"))
     assert not chunks_of(short, *updates) & files(short).keys()
     after = files(short)
     short.restart()
@@ -256,7 +248,7 @@ def test_nothing_waits_for_it(short: World, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(short.store, "get_header", read_until_stopped)
     with short.retention.running():
-        wait_for(lambda: seen)
+        until(lambda: seen)
         short.daemon.step()
         assert short.of_kind("waiting")
     assert len(seen) == 1
@@ -304,7 +296,7 @@ def test_a_disk_that_refuses_is_tried_again(short: World, monkeypatch: pytest.Mo
     monkeypatch.setattr(short.store, "delete", refuse)
     monkeypatch.setattr(short.retention, "_pause_s", 0.01)
     with short.retention.running():
-        wait_for(lambda: short.of_kind("updates_deleted"))
+        until(lambda: short.of_kind("updates_deleted"))
     assert not chunks_of(short, *updates) & files(short).keys()
     assert [line["message"] for line in short.of_kind("error")] == ["retention: read-only"]
 
