@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ from fedproof.training import TrainOutcome
 from fedproof.wire import aggregation_pb2 as wire
 from tests.chain import Federation, MemoryChain
 from tests.node.aggregator import ONCE, QUICK, make_tls, open_aggregator
+
+# Nodes that every world has: no test asks for fewer.
+FOUNDERS = 2
 
 
 class Crash(BaseException):
@@ -150,6 +154,27 @@ class NumpyTrainer:
         return EvaluationResult(examples=10, loss=float(np.abs(model).mean()), accuracy=0.5)
 
 
+@cache
+def wrapping_key(index: int) -> WrappingKey:
+    """Return a node's wrapping key, the same in each world."""
+    return WrappingKey.generate()
+
+
+def found_federation() -> Federation:
+    """Return what each world begins with, and rolls back to: a contract with two nodes."""
+    federation = Federation(MemoryChain())
+    for index in range(FOUNDERS):
+        admit(federation, index)
+    return federation
+
+
+def admit(federation: Federation, index: int) -> None:
+    """Register a node, and admit it."""
+    node = federation.nodes[index]
+    node.register(wrapping_key(index).digest, Digest(b"\x0c" * 32))
+    federation.admin.admit(node.address)
+
+
 class Node:
     """One participant: a folder on the disk, and a process that can be started, crashed and started again."""
 
@@ -158,7 +183,7 @@ class Node:
         self.ledger: Ledger = world.chain_federation.nodes[index]
         self.address: Address = self.ledger.address
         self.folder = world.folder / f"node-{index}"
-        self.wrapping_key = WrappingKey.generate()
+        self.wrapping_key = wrapping_key(index)
         self.tls = make_tls(world.folder, f"node-{index}", authority=world.folder / "authority")
         self.trainer = NumpyTrainer(world.layout, world.genesis, seed=index, examples=40 + index)
         self.settings: dict[str, Any] = {}
@@ -256,11 +281,12 @@ class Node:
 
 
 class World:
-    """A contract, an aggregator, and nodes of which as many are admitted as a test asks for."""
+    """A contract, an aggregator, and nodes of which as many are admitted as a test asks for, two at least."""
 
     def __init__(
         self,
         folder: Path,
+        federation: Federation,
         *,
         length: int = 300,
         codec: Mapping[str, object] | None = None,
@@ -269,11 +295,11 @@ class World:
         self.folder = folder
         self.policy, self.layout, self.genesis = make_policy(length, codec=codec, **rounds)
         self.codec = Codec(self.policy.codec_parameters())
-        self.chain = MemoryChain()
-        self.chain_federation = Federation(self.chain)
-        self.contract = self.chain_federation.contract
-        self.admin = self.chain_federation.admin
-        self.operator = self.chain_federation.aggregator
+        self.chain = federation.chain
+        self.chain_federation = federation
+        self.contract = federation.contract
+        self.admin = federation.admin
+        self.operator = federation.aggregator
         self.aggregator = open_aggregator(folder)
         self.servicer = self.aggregator.servicer
         self.nodes: list[Node] = []
@@ -290,9 +316,9 @@ class World:
         """Let more nodes join."""
         joined = []
         for index in range(len(self.nodes), len(self.nodes) + count):
+            if index >= FOUNDERS:
+                admit(self.chain_federation, index)
             node = Node(self, index)
-            node.ledger.register(node.wrapping_key.digest, Digest(b"\x0c" * 32))
-            self.admin.admit(node.address)
             self.nodes.append(node)
             joined.append(node)
         return joined
