@@ -266,7 +266,7 @@ def test_operator(office: Office) -> None:
     assert run_json(*status)["members"] == []
     assert "none opened" in run(*status)
 
-    office.register()
+    ledger = office.register()
     node = office.node.address
     assert run_json(*status)["members"][0]["status"] == "applied"
     admitted = run_json("admin", "admit", node, *office.located)
@@ -278,8 +278,11 @@ def test_operator(office: Office) -> None:
     adopt = ("admin", "policy", office.folder / "policy.toml", *office.located)
     assert run_json(*adopt)["version"] == 1
     assert "transaction" not in run_json(*adopt)
+    ledger.approve_policy(1, policy.digest)
+    assert run_json(*status)["members"][0]["approved_policy"]
     write_policy(office.folder / "policy.toml", max_examples=2000)
     assert run_json(*adopt)["version"] == 2
+    assert not run_json(*status)["members"][0]["approved_policy"]
 
     assert run_json("admin", "epoch", "--key-maker", node, *office.located)["epoch"] == 1
     facts = run_json(*status)

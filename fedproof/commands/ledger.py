@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedproof.commands import overdue
+from fedproof.commands.facts import collect_facts, print_facts
 from fedproof.commands.options import (
     ATTEMPTS,
     DEFAULT_BOOK,
@@ -24,7 +23,6 @@ from fedproof.commands.output import report
 
 if TYPE_CHECKING:
     from fedproof.config import AddressBook
-    from fedproof.digests import Digest
     from fedproof.ledger.client import Ledger
     from fedproof.ledger.endpoint import Endpoint
     from fedproof.ledger.finality import Finality
@@ -57,11 +55,11 @@ def show(
     Example: `fedproof ledger show --address-book address-book.json --at-block 1200`
     """
     book, ledger = _connect(address_book, rpc_url)
-    facts = _collect(book, ledger, _replay(book, ledger, at_block))
+    facts = collect_facts(ledger, _replay(book, ledger, at_block))
     if json:
         typer.echo(json_module.dumps(facts))
     else:
-        _print(facts)
+        print_facts(facts)
 
 
 @app.command()
@@ -204,105 +202,3 @@ def _replay(book: AddressBook, ledger: Ledger, at_block: int | None) -> History:
         )
     # The contract cannot have spoken before it was deployed.
     return ledger.replay(from_block=book.block, to_block=at_block)
-
-
-def _collect(book: AddressBook, ledger: Ledger, history: History) -> dict[str, Any]:
-    from fedproof.digests import checksum_address
-    from fedproof.ledger.events import AGGREGATOR_ROLE, DEFAULT_ADMIN_ROLE
-
-    terms = history.policies.get(len(history.policies))
-    current, key = history.current_round, history.current_epoch
-
-    def spell_role(role: Digest) -> list[str]:
-        return [checksum_address(account) for account in sorted(history.roles.get(role, ()))]
-
-    return {
-        "chain_id": ledger.chain_id,
-        "contract": checksum_address(ledger.contract),
-        "admin": spell_role(DEFAULT_ADMIN_ROLE),
-        "aggregator": spell_role(AGGREGATOR_ROLE),
-        "block": history.next_block - 1,
-        "events": history.event_count,
-        "history_hash": "0x" + history.history_hash.hex(),
-        "policy_version": len(history.policies),
-        "policy": None if terms is None else "0x" + terms.digest.hex(),
-        "head_model": "0x" + history.head_model.hex(),
-        "epoch": None if key is None else key.number,
-        "is_epoch_stale": history.is_epoch_stale,
-        "key_maker": None if history.key_maker is None else checksum_address(history.key_maker),
-        "privacy": None
-        if terms is None or not terms.privacy_budget
-        else {"spent": history.privacy_spent, "cost": terms.privacy_cost, "budget": terms.privacy_budget},
-        "predecessor": None if history.predecessor is None else checksum_address(history.predecessor),
-        "is_retired": history.is_retired,
-        "round": None
-        if current is None
-        else {
-            "number": current.number,
-            "phase": current.phase.name.lower(),
-            "deadline": current.deadline,
-            "committed": len(current.commitments),
-            "batched": 0 if current.batch is None else current.batch.count,
-            "contributors": len(current.contributors),
-            "attested": len(current.attestations),
-            "proposed": 0 if current.proposal is None else current.proposal.count,
-        },
-        "members": [
-            {
-                "node": checksum_address(node),
-                "status": member.status.name.lower(),
-                "first_round": member.first_round,
-                "wrapping_key_digest": "0x" + member.wrapping_key_digest.hex(),
-                "certificate_digest": "0x" + member.certificate_digest.hex(),
-            }
-            for node, member in sorted(history.members.items())
-        ],
-    }
-
-
-def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    ledger = Table("", Column("", overflow="fold"), title="Federation", show_header=False)
-    for key in ("contract", "chain_id", "block", "events", "history_hash"):
-        ledger.add_row(key.replace("_", " "), str(facts[key]))
-    for key in ("admin", "aggregator"):
-        ledger.add_row(key, "\n".join(facts[key]) or "nobody any more")
-    ledger.add_row("policy", f"version {facts['policy_version']}, {facts['policy'] or 'none adopted'}")
-    ledger.add_row("head model", facts["head_model"])
-    ledger.add_row("epoch", _describe_epoch(facts))
-    if privacy := facts["privacy"]:
-        ledger.add_row(
-            "privacy", f"{privacy['spent']} of {privacy['budget']} spent, {privacy['cost']} a round"
-        )
-    if facts["predecessor"]:
-        ledger.add_row("goes on from", facts["predecessor"])
-    ledger.add_row("round", "retired" if facts["is_retired"] else _describe_round(facts["round"]))
-    members = Table(Column("Node", overflow="fold"), "Status", "First round", title="Members")
-    for member in facts["members"]:
-        members.add_row(member["node"], member["status"], str(member["first_round"] or "-"))
-    # Else rich takes 80 columns where there is no terminal, and breaks digests in two.
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(ledger)
-    console.print(members)
-
-
-def _describe_epoch(facts: dict[str, Any]) -> str:
-    now = "none" if facts["epoch"] is None else str(facts["epoch"])
-    if facts["key_maker"] is not None:
-        return f"{now}; the next one awaited from {facts['key_maker']}"
-    return f"{now}, out of date" if facts["epoch"] is not None and facts["is_epoch_stale"] else now
-
-
-def _describe_round(current: dict[str, Any] | None) -> str:
-    if current is None:
-        return "none opened"
-    text = (
-        f"{current['number']}, {current['phase']}: {current['committed']} committed, "
-        f"{current['batched']} in a batch, {current['attested']} attested, "
-        f"{current['proposed']} in a proposal"
-    )
-    if current["deadline"]:
-        text += f"; until {datetime.fromtimestamp(current['deadline'], UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return text

@@ -76,6 +76,7 @@ class History:
         roles: accounts by role.
         members: by address.
         policies: by version, from 1.
+        approvals: nodes that agreed in public, by policy version.
         head_model: digest of the model that the next round starts from; zero before the first policy.
         epochs: by number, from 1.
         key_maker: who may publish the next epoch, if one is asked for.
@@ -98,6 +99,7 @@ class History:
         self.roles: dict[Digest, frozenset[Address]] = {}
         self.members: dict[Address, MemberRecord] = {}
         self.policies: dict[int, OnChainPolicy] = {}
+        self.approvals: dict[int, frozenset[Address]] = {}
         self.head_model = ZERO_DIGEST
         self.epochs: dict[int, EpochRecord] = {}
         self.key_maker: Address | None = None
@@ -115,6 +117,7 @@ class History:
         other.roles = dict(self.roles)
         other.members = dict(self.members)
         other.policies = dict(self.policies)
+        other.approvals = dict(self.approvals)
         other.epochs = dict(self.epochs)
         other.rounds = dict(self.rounds)
         return other
@@ -193,6 +196,7 @@ class History:
                 self.head_model = event.head_model
             case PolicyApproved():
                 expect(event, "version", len(self.policies), event.version)
+                self.approvals[event.version] = self.approvals.get(event.version, frozenset()) | {event.node}
             case EpochRequested():
                 expect(event, "epoch", len(self.epochs) + 1, event.epoch)
                 self.key_maker = event.key_maker

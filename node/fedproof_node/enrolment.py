@@ -83,6 +83,8 @@ def leave_federation(ledger: Ledger, *, log: FilteringBoundLogger) -> None:
 def approve_policy(config: NodeConfig, ledger: Ledger, *, log: FilteringBoundLogger) -> None:
     """Say on the ledger that this node agrees to the adopted policy, which has to be the configured one.
 
+    Doing it again changes nothing.
+
     Raises:
         ConfigurationError: the policy cannot be used.
         PolicyMismatch: the ledger has adopted another policy.
@@ -93,5 +95,6 @@ def approve_policy(config: NodeConfig, ledger: Ledger, *, log: FilteringBoundLog
     history = watch.refresh()
     verify_policy(policy, history, where=config.policy)
     version = len(history.policies)
-    receipt = ledger.approve_policy(version, policy.digest)
-    log.info("approved", version=version, policy=policy.digest, gas=receipt.gas_used)
+    is_known = ledger.address in history.approvals.get(version, ())
+    gas = 0 if is_known else ledger.approve_policy(version, policy.digest).gas_used
+    log.info("approved", version=version, policy=policy.digest, gas=gas)

@@ -146,6 +146,7 @@ def test_replay_of_members_and_roles(lived: Federation, history: History) -> Non
 def test_replay_of_policy_and_epoch(lived: Federation, history: History) -> None:
     """Policies and epochs are as the contract has them."""
     assert history.policies[1].digest == lived.admin.policy_digest()
+    assert history.approvals == {1: {lived.nodes[2].address}}
     state = lived.admin.state()
     for name in ("min_contributors", "attestation_quorum", "max_examples", "commit_window", "batching"):
         assert getattr(history.policies[1], name) == getattr(state, name)

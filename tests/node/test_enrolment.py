@@ -62,8 +62,10 @@ def test_a_node_applies_approves_rotates_and_leaves(site: Site, tmp_path: Path) 
     with pytest.raises(PolicyMismatch, match="it has adopted none"):
         raise refusal(invoke("approve", "--config", site.config))
     site.admin.adopt_policy(site.policy)
-    assert act(site, "approve")[-1]["event"] == "approved"
+    assert act(site, "approve")[-1]["gas"] > 21_000
     assert last_event(site, PolicyApproved).policy_digest == site.policy.digest
+    again = act(site, "approve")[-1]
+    assert (again["event"], again["gas"]) == ("approved", 0)
 
     key = WrappingKey.generate()
     (site.folder / "wrapping.key").unlink()
