@@ -119,9 +119,9 @@ contract Federation is IFederation, AccessControl {
             revert WrongStatus(node, MemberStatus.Applied, status);
         }
 
-        // Nobody joins a round that is under way, and nobody who is in one is taken out by a new admission.
+        // Nobody joins a round that has begun, and nobody who is in the newest is taken out by a new admission.
         uint24 current = _round.number;
-        uint24 firstRound = _isUnderWay() && _isMemberOf(admitted, current) ? current : current + 1;
+        uint24 firstRound = isInCohort(node) ? current : current + 1;
         admitted.status = MemberStatus.Admitted;
         admitted.boundary = firstRound;
         ++_state.admitted;
@@ -164,6 +164,7 @@ contract Federation is IFederation, AccessControl {
             policy.minContributors < 2 || policy.attestationQuorum == 0 || policy.maxExamples == 0
                 || policy.commitWindow == 0 || policy.aggregateWindow == 0 || policy.attestWindow == 0
                 || (policy.batching && policy.attestWindow >= policy.commitWindow)
+                || (policy.privacyCost != 0 && policy.privacyBudget == 0)
         ) revert InvalidPolicy();
         bytes32 head = headModel;
         if (head == 0) {
@@ -201,7 +202,9 @@ contract Federation is IFederation, AccessControl {
     }
 
     /// @inheritdoc IFederation
-    function requestEpoch(address node) external onlyRole(DEFAULT_ADMIN_ROLE) {
+    function requestEpoch(address node) external {
+        // Also the aggregator: else a ledger whose admin has gone would stop for good when the next node leaves.
+        if (!hasRole(AGGREGATOR_ROLE, msg.sender)) _checkRole(DEFAULT_ADMIN_ROLE);
         _requireAdmitted(node);
 
         // slither-disable-next-line missing-zero-check (the zero address is never admitted)
@@ -507,7 +510,7 @@ contract Federation is IFederation, AccessControl {
     }
 
     /// @inheritdoc IFederation
-    function isInCohort(address node) external view returns (bool) {
+    function isInCohort(address node) public view returns (bool) {
         return _round.number != 0 && _isMemberOf(_members[node], _round.number);
     }
 
@@ -584,11 +587,11 @@ contract Federation is IFederation, AccessControl {
         if (revoked) _record(keccak256(abi.encode(RoleRevoked.selector, role, account, msg.sender)));
     }
 
-    /// @dev A round that is under way keeps the node in its cohort.
+    /// @dev The newest round keeps the node in its cohort, also when it is over: a late attestation may be a dissent.
     function _dismiss(address node, MemberStatus status) private {
         Member storage dismissed = _requireAdmitted(node);
         uint24 current = _round.number;
-        dismissed.boundary = _isUnderWay() && _isMemberOf(dismissed, current) ? current : 0;
+        dismissed.boundary = _isMemberOf(dismissed, current) ? current : 0;
         dismissed.status = status;
         --_state.admitted;
         _changeMembership();

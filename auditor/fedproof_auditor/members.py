@@ -67,8 +67,8 @@ class Members:
         else:
             self.changes += 1
         if isinstance(event, MemberAdmitted):
-            # A node that a round under way counts on keeps its place; nobody else joins that round.
-            keeps_place = current is not None and not current.phase.is_over and node in current.cohort
+            # A node of the newest round keeps its place in it; nobody else joins that round.
+            keeps_place = current is not None and node in current.cohort
             first = (current.number if current else 0) + (not keeps_place)
             came = event.first_round
             self._findings.require(came == first, 5, "first round", expected=first, got=came, node=node)

@@ -46,9 +46,11 @@ interface IFederation {
     /// @param attestWindow Seconds that nodes have to answer: from the aggregate to the deadline for attestations, from
     /// the anchoring of a batch to the end of the commitments, and from a proposed result to its finalisation.
     /// @param batching Whether the aggregator may anchor signed commitments and propose signed results. What they hold
-    /// is checked by the nodes and not by the contract: any node of the cohort may object, for at least `attestWindow`.
+    /// is checked by the nodes and not by the contract. Any node of the cohort may object: to a proposed result for at
+    /// least `attestWindow`, to a batch from the seal until the round is over, which an attestation quorum may bring about
+    /// at once.
     /// @param privacyCost What one round adds to the privacy spent, in the unit of the policy document.
-    /// @param privacyBudget What all rounds together may spend; 0 where rounds are not accounted for.
+    /// @param privacyBudget What all rounds together may spend; 0 where rounds are not accounted for and cost nothing.
     struct Policy {
         bytes32 digest;
         uint16 minContributors;
@@ -230,10 +232,10 @@ interface IFederation {
     /// @param metadataDigest Of a document about the node that is kept off chain, salted where it could be guessed.
     function register(bytes32 wrappingKeyDigest, bytes32 certificateDigest, bytes32 metadataDigest) external;
 
-    /// @notice Admit an applied or suspended node. Admin only. It joins the next round, never one that is under way.
+    /// @notice Admit an applied or suspended node. Admin only. It joins the next round, never one that has begun.
     function admit(address node) external;
 
-    /// @notice Suspend an admitted node. Admin only. A round that is under way keeps it in its cohort.
+    /// @notice Suspend an admitted node. Admin only. The newest round keeps it in its cohort, under way or over.
     function suspend(address node) external;
 
     /// @notice Take part no longer, from the next round on. For the node itself.
@@ -249,7 +251,7 @@ interface IFederation {
     /// @notice Agree to the newest policy. For an admitted node.
     function approvePolicy(uint24 version, bytes32 digest) external;
 
-    /// @notice Name the admitted node that makes the next epoch's secret key. Admin only.
+    /// @notice Name the admitted node that makes the next epoch's secret key. The admin or the aggregator.
     function requestEpoch(address node) external;
 
     /// @notice Publish the next epoch. Only its key maker.
@@ -325,7 +327,7 @@ interface IFederation {
     function currentRound() external view returns (Round memory);
     function member(address node) external view returns (Member memory);
 
-    /// @notice Whether a node belongs to the newest round, while that is under way.
+    /// @notice Whether a node belongs to the newest round's cohort, whether that round is under way or over.
     function isInCohort(address node) external view returns (bool);
 
     /// @notice The EIP-712 digest of `Commitment(uint24 round,address node,bytes32 baseModel,bytes32 updateRoot,uint32

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
+import {IAccessControl} from "@openzeppelin/contracts/access/IAccessControl.sol";
 import {FederationTest} from "./FederationTest.sol";
 import {IFederation} from "../interfaces/IFederation.sol";
 
@@ -26,6 +27,16 @@ contract EpochsTest is FederationTest {
             assertEq(federation.keyMaker(), nodes[i].addr);
         }
         assertRefused(maker, publication(1, 2), notKeyMaker(nodes[1].addr, maker));
+    }
+
+    /// @notice The aggregator may, too: a ledger that has no admin any more goes on when a node has left.
+    function test_requestEpoch_needs_no_admin() public {
+        vm.prank(admin);
+        IAccessControl(address(federation)).renounceRole(0, admin);
+        vm.prank(aggregator);
+        federation.requestEpoch(maker);
+        vm.prank(maker);
+        federation.publishEpoch(1, CONTEXT, KEYS, 1);
     }
 
     /// @notice Only an admitted node can be asked for a key.

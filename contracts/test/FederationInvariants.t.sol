@@ -97,9 +97,8 @@ contract FederationInvariants is StdAssertions, StdInvariant {
         if (round.number != 0) assertEq(handler.hashTerms(round), handler.openedTerms());
     }
 
-    /// @notice Nobody joins or leaves the cohort of a round that is under way, and it is counted right.
-    function invariant_cohort_never_changes_within_a_round() public view {
-        if (!handler.isUnderWay()) return;
+    /// @notice Nobody joins or leaves the cohort of a round, under way or over, and it is counted right.
+    function invariant_cohort_never_changes() public view {
         IFederation.Round memory round = ledger().currentRound();
         uint256 cohort;
         for (uint256 i; i < nodes.length; ++i) {

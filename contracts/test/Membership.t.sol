@@ -143,6 +143,34 @@ contract MembershipTest is FederationTest {
         assertFalse(federation.isInCohort(nodes[4].addr));
     }
 
+    /// @notice Nor does the admin silence a dissent: whom it suspends after the round, and admits again, still attests.
+    function test_suspend_leaves_the_node_its_late_attestation() public {
+        prepare();
+        open();
+        commitFirst(5);
+        seal(list(0, 5), new bytes(5));
+        publish();
+        for (uint256 i; i < 3; ++i) {
+            attest(i, MODEL);
+        }
+        for (uint256 i = 3; i < 5; ++i) {
+            suspend(nodes[i].addr);
+            assertTrue(federation.isInCohort(nodes[i].addr));
+        }
+        vm.expectEmit(address(federation));
+        emit IFederation.MemberAdmitted(nodes[3].addr, 1);
+        admit(nodes[3].addr);
+        for (uint256 i = 3; i < 5; ++i) {
+            vm.expectEmit(address(federation));
+            emit IFederation.ModelAttested(1, nodes[i].addr, ROOT);
+            attest(i, ROOT);
+        }
+        renewEpoch();
+        open();
+        assertTrue(federation.isInCohort(nodes[3].addr));
+        assertFalse(federation.isInCohort(nodes[4].addr));
+    }
+
     /// @notice Suspension and re-admission within a round change nothing in it.
     function test_admit_again_keeps_the_node_in_the_round() public {
         prepare();

@@ -163,12 +163,14 @@ abstract contract MembershipSteps is World {
             aggregateWindow: uint24(1 + draw(600)),
             attestWindow: uint24(1 + draw(199)),
             batching: draw(4) != 0,
-            privacyCost: uint64(draw(4)),
+            privacyCost: 0,
             privacyBudget: 0
         });
         // Room for up to seven rounds more, or less than is spent.
         if (draw(2) == 0) {
+            policy.privacyCost = uint64(draw(4));
             policy.privacyBudget = uint64(draw(8) == 0 ? 1 : ledgerOfPrivacy.spent + policy.privacyCost * draw(8));
+            if (policy.privacyBudget == 0) policy.privacyBudget = 1;
         }
         vm.prank(admin);
         ledger.adoptPolicy(policy, keccak256("genesis model"));
@@ -188,7 +190,7 @@ abstract contract MembershipSteps is World {
     }
 
     function doRequest(address node) internal {
-        vm.prank(admin);
+        vm.prank(draw(2) == 0 ? admin : aggregator);
         ledger.requestEpoch(node);
     }
 

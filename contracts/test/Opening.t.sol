@@ -151,13 +151,16 @@ contract OpeningTest is FederationTest {
         );
     }
 
-    /// @notice A budget of 0 means that rounds are not accounted for.
+    /// @notice Without a budget rounds are not accounted for, and what was spent before stays spent.
     function test_openRound_accounts_for_nothing_without_a_budget() public {
         IFederation.Policy memory policy = makePolicy();
-        policy.privacyCost = 10;
+        (policy.privacyCost, policy.privacyBudget) = (10, 10);
         prepare(policy);
+        reachFailed();
+        (policy.privacyCost, policy.privacyBudget) = (0, 0);
+        adopt(policy);
         open();
-        assertEq(federation.privacy().spent, 0);
+        assertEq(federation.privacy().spent, 10);
     }
 
     function assertOpeningRefused(uint24 number, bytes memory reason) private {

@@ -96,6 +96,19 @@ contract PolicyTest is FederationTest {
         adopt(policy);
     }
 
+    /// @notice What a round costs is counted against a budget: there is no cost without one.
+    function test_adoptPolicy_refuses_a_privacy_cost_without_a_budget() public {
+        IFederation.Policy memory policy = makePolicy();
+        policy.privacyCost = 1;
+        assertInvalid(policy);
+        policy.privacyBudget = 1;
+        adopt(policy);
+        policy.privacyCost = 0;
+        adopt(policy);
+        policy.privacyBudget = 0;
+        adopt(policy);
+    }
+
     /// @notice A batch leaves nodes some time to commit by themselves.
     function test_adoptPolicy_bounds_the_attest_window_of_batches() public {
         IFederation.Policy memory policy = makePolicy();

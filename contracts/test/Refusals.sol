@@ -24,7 +24,6 @@ abstract contract Refusals is ResultSteps {
         if (!isAdmin) {
             refuse(caller, abi.encodeCall(IFederation.admit, (nodes[0])), unauthorized);
             refuse(caller, abi.encodeCall(IFederation.suspend, (nodes[0])), unauthorized);
-            refuse(caller, abi.encodeCall(IFederation.requestEpoch, (nodes[0])), unauthorized);
             refuse(caller, abi.encodeCall(IFederation.releaseCheckpoint, (ROOT)), unauthorized);
             refuse(caller, abi.encodeCall(IFederation.retire, ()), unauthorized);
             refuse(caller, abi.encodeCall(IAccessControl.grantRole, (AGGREGATOR_ROLE, caller)), unauthorized);
@@ -35,6 +34,9 @@ abstract contract Refusals is ResultSteps {
             refuse(caller, abi.encodeCall(IFederation.anchorCommitments, (number, ROOT, 1)), unauthorized);
             refuse(caller, abi.encodeCall(IFederation.publishAggregate, (number, ROOT)), unauthorized);
             refuse(caller, abi.encodeCall(IFederation.proposeResult, (number, ROOT, ROOT, 6)), unauthorized);
+        }
+        if (!isAdmin && !isAggregator) {
+            refuse(caller, abi.encodeCall(IFederation.requestEpoch, (nodes[0])), unauthorized);
         }
     }
 

@@ -2,6 +2,7 @@
 pragma solidity 0.8.30;
 
 import {RoundSteps} from "./RoundSteps.sol";
+import {Wallet} from "./Wallets.sol";
 import {IFederation} from "../interfaces/IFederation.sol";
 
 /// @title A round from its seal to a model
@@ -42,7 +43,7 @@ abstract contract ResultSteps is RoundSteps {
     /// @notice For the record, once the round is finalised.
     function attestLate() internal counted("attestLate") {
         vm.assume(isAt(IFederation.Phase.Finalised));
-        address node = pick(isLate);
+        address node = pick(hasNotAttested);
         vm.prank(node);
         ledger.attest(round.number, draw(2) == 0 ? makeModel() : drawDigest());
         parts[node].hasAttested = true;
@@ -83,10 +84,6 @@ abstract contract ResultSteps is RoundSteps {
         return isAt(IFederation.Phase.Aggregated) || isAt(IFederation.Phase.Proposed);
     }
 
-    function isLate(address node) internal view returns (bool) {
-        return hasNotAttested(node) && ledger.isInCohort(node);
-    }
-
     /// @dev `wanted` of the `left` nodes that have not attested, chosen at random, ascending.
     function signSome(uint256 wanted, uint256 left, bytes32 model)
         internal
@@ -103,8 +100,14 @@ abstract contract ResultSteps is RoundSteps {
         }
     }
 
-    function sign(address signer, bytes32 model) internal view returns (bytes memory) {
-        (uint8 v, bytes32 r, bytes32 s) = vm.sign(keys[signer], ledger.hashAttestation(round.number, signer, model));
-        return abi.encodePacked(r, s, v);
+    function sign(address signer, bytes32 model) internal returns (bytes memory signature) {
+        bytes32 digest = ledger.hashAttestation(round.number, signer, model);
+        if (signer.code.length != 0) {
+            signature = abi.encode("signature", digest);
+            Wallet(signer).accept(digest, signature);
+        } else {
+            (uint8 v, bytes32 r, bytes32 s) = vm.sign(keys[signer], digest);
+            signature = abi.encodePacked(r, s, v);
+        }
     }
 }

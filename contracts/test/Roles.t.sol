@@ -145,6 +145,12 @@ contract RolesTest is FederationTest {
         federation.fail(1, 1);
     }
 
+    /// @notice A key is requested by the admin or the aggregator, and nobody else.
+    function testFuzz_requestEpoch_is_refused_to_others(address caller) public {
+        vm.assume(caller != admin && caller != aggregator);
+        assertRefused(caller, abi.encodeCall(IFederation.requestEpoch, (caller)), unauthorized(caller, ADMIN));
+    }
+
     /// @notice The admin's calls are refused to all others.
     function testFuzz_admins_calls_are_refused_to_others(address caller) public {
         vm.assume(caller != admin);
@@ -152,7 +158,6 @@ contract RolesTest is FederationTest {
         assertRefused(caller, abi.encodeCall(IFederation.admit, (caller)), reason);
         assertRefused(caller, abi.encodeCall(IFederation.suspend, (caller)), reason);
         assertRefused(caller, abi.encodeCall(IFederation.adoptPolicy, (makePolicy(), GENESIS)), reason);
-        assertRefused(caller, abi.encodeCall(IFederation.requestEpoch, (caller)), reason);
         assertRefused(caller, abi.encodeCall(IFederation.releaseCheckpoint, (ROOT)), reason);
         assertRefused(caller, abi.encodeCall(IFederation.retire, ()), reason);
         assertRefused(caller, abi.encodeCall(IAccessControl.grantRole, (AGGREGATOR, caller)), reason);

@@ -169,7 +169,9 @@ contract SignaturesTest is FederationTest {
         uint256 before = gasleft();
         assertFinalisationRefused(signers, signatures, reason);
         assertLt(before - gasleft(), 700_000);
-        wallet.burn(450_000);
+        wallet.burn(500_000);
+        assertFinalisationRefused(signers, signatures, reason);
+        wallet.burn(480_000);
         federation.finalise(round, MODEL, signers, signatures);
     }
 

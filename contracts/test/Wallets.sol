@@ -9,12 +9,11 @@ contract Wallet is IERC1271 {
     bool private doesRevert;
     uint256 private burnt;
 
-    /// @dev What EIP-1271 wants of a wallet that takes one signature and no other.
-    bytes32 private accepted;
-    bytes32 private acceptedDigest;
+    /// @dev Of each digest the one signature that is taken.
+    mapping(bytes32 digest => bytes32) private accepted;
 
     function accept(bytes32 digest, bytes calldata signature) external {
-        (acceptedDigest, accepted) = (digest, keccak256(signature));
+        accepted[digest] = keccak256(signature);
     }
 
     function answerWith(bytes calldata answer_) external {
@@ -45,9 +44,7 @@ contract Wallet is IERC1271 {
                 return(add(given, 0x20), mload(given))
             }
         }
-        return digest == acceptedDigest && keccak256(signature) == accepted
-            ? IERC1271.isValidSignature.selector
-            : bytes4(0xffffffff);
+        return accepted[digest] == keccak256(signature) ? IERC1271.isValidSignature.selector : bytes4(0xffffffff);
     }
 
     /// @dev Acts on the ledger as a node.

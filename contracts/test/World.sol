@@ -4,6 +4,7 @@ pragma solidity 0.8.30;
 import {StdAssertions} from "forge-std/StdAssertions.sol";
 import {Vm} from "forge-std/Vm.sol";
 import {Replay} from "./Replay.sol";
+import {Wallet} from "./Wallets.sol";
 import {IFederation} from "../interfaces/IFederation.sol";
 
 /// @title What a handler knows of the ledger without asking it
@@ -37,7 +38,7 @@ abstract contract World is StdAssertions, Replay {
     address internal admin = address(0xAD01);
     address internal aggregator = address(0xA661);
     address internal outsider;
-    /// @dev Ascending, with the keys that they sign with.
+    /// @dev Ascending, with the keys that they sign with. The first key's is a contract, which signs by EIP-1271.
     address[] internal nodes;
     mapping(address node => uint256) internal keys;
     uint256 internal clock = 1_800_000_000;
@@ -96,6 +97,7 @@ abstract contract World is StdAssertions, Replay {
                 (nodes[j - 1], nodes[j]) = (nodes[j], nodes[j - 1]);
             }
         }
+        vm.etch(vm.addr(1), type(Wallet).runtimeCode);
         outsider = vm.addr(NODES + 1);
         keys[outsider] = NODES + 1;
     }

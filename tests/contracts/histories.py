@@ -126,6 +126,8 @@ class Author:
                 return model.key_maker
             case "leave" | "rotateKeys" | "approvePolicy":
                 return self._pick(sorted(model.admitted), NODES)
+            case "requestEpoch" if self.random.randrange(2):
+                return self._pick(sorted(model.roles[AGGREGATOR_ROLE]), PEOPLE)
             case "renounceRole" | "constructor":
                 return self.random.choice(PEOPLE)
         if function in (*OF_ADMIN, *OF_AGGREGATOR):

@@ -168,9 +168,7 @@ class Model:
         node = self.nodes[address]
         may_join = node.status in (MemberStatus.APPLIED, MemberStatus.SUSPENDED)
         require(may_join, "WrongStatus", address, MemberStatus.APPLIED, node.status)
-        # Who returns to a round that is under way never left its cohort.
-        if not self.round.is_under_way:
-            self.round.members.discard(address)
+        # Who returns to the newest round never left its cohort.
         node.status = MemberStatus.ADMITTED
         node.boundary = self.round.number + (address not in self.round.members)
         self.membership += 1
@@ -199,6 +197,7 @@ class Model:
         require(policy.min_contributors >= 2, "InvalidPolicy")
         require(min(policy.attestation_quorum, policy.max_examples, *windows) > 0, "InvalidPolicy")
         require(not policy.batching or policy.attest_window < policy.commit_window, "InvalidPolicy")
+        require(policy.privacy_cost == 0 or policy.privacy_budget > 0, "InvalidPolicy")
         head = genesis if self.head == ZERO_DIGEST else self.head
         require(head != ZERO_DIGEST, "ZeroDigest")
         self.version, self.policy, self.head = self.version + 1, policy, head
@@ -212,7 +211,8 @@ class Model:
         self._emit(events.PolicyApproved, version, self.sender, digest)
 
     def request_epoch(self, key_maker: Address) -> None:
-        self._require_role(DEFAULT_ADMIN_ROLE)
+        if self.sender not in self.roles[AGGREGATOR_ROLE]:
+            self._require_role(DEFAULT_ADMIN_ROLE)
         self._require_admitted(key_maker)
         self.key_maker = key_maker
         self._emit(events.EpochRequested, self.epoch + 1, key_maker)
@@ -428,8 +428,6 @@ class Model:
 
     def _dismiss(self, address: Address, status: MemberStatus) -> None:
         self._require_admitted(address)
-        if not self.round.is_under_way:
-            self.round.members.discard(address)
         node = self.nodes[address]
         node.status = status
         node.boundary = self.round.number if address in self.round.members else 0

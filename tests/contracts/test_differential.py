@@ -35,7 +35,7 @@ def test_a_difference_is_told_by_the_calls_that_show_it(monkeypatch: pytest.Monk
     with pytest.raises(AssertionError, match=r"after play\('\w+', \[") as found:
         play_all()
     told = str(found.value)
-    assert "RoundDisputed" in told
+    assert "the model: []" in told
     assert told.count("Call(") == told.count('"dispute"') == 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedproof.digests import ZERO_DIGEST, Address, Digest
-from fedproof.ledger.events import MemberStatus
+from fedproof.ledger.events import MemberStatus, Phase
 from fedproof.ledger.standing import Member
 from tests.contracts.calls import DIGESTS, START
 from tests.contracts.differential import Pair
@@ -59,6 +59,20 @@ def test_a_round_keeps_its_cohort_while_it_is_under_way(opened: Pair) -> None:
         opened.act(LATE, "commit", 1, DIGESTS[0], 7, at=START)
     assert [opened.view("isInCohort", node) for node in (leaving, suspended, LATE)] == [True, True, False]
     assert opened.view("currentRound").cohort == 5
+
+
+def test_a_suspension_silences_no_dissent(aggregated: Pair) -> None:
+    """Whoever has not attested still can when the round is over, also suspended or admitted again."""
+    for node in NODES[:3]:
+        aggregated.act(node, "attest", 1, DIGESTS[1], at=START)
+    assert aggregated.view("currentRound").phase == Phase.FINALISED
+    suspended, back = NODES[3], NODES[4]
+    for node in (suspended, back):
+        aggregated.act(ADMIN, "suspend", node, at=START)
+    aggregated.act(ADMIN, "admit", back, at=START)
+    for node in (suspended, back):
+        (event,) = aggregated.act(node, "attest", 1, DIGESTS[2], at=START)
+        assert event.model_digest == DIGESTS[2]
 
 
 def test_who_comes_back_to_a_round_is_still_in_it(opened: Pair) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fedproof.digests import ZERO_DIGEST
-from fedproof.ledger.events import MemberStatus, PrivacySpent
+from fedproof.ledger.events import DEFAULT_ADMIN_ROLE, MemberStatus, PrivacySpent
 from fedproof.ledger.standing import Privacy
 from tests.contracts.calls import DIGESTS, POLICY, START
 from tests.contracts.differential import Pair
@@ -88,11 +88,25 @@ def test_rounds_spend_up_to_the_budget(ready: Pair) -> None:
 
 
 def test_policy_is_the_admins(ready: Pair) -> None:
-    """The aggregator adopts no policy and asks for no epoch."""
+    """The aggregator adopts no policy."""
     with refuses_all_but_admin(AGGREGATOR):
         ready.act(AGGREGATOR, "adoptPolicy", POLICY, GENESIS, at=START)
-    with refuses_all_but_admin(AGGREGATOR):
-        ready.act(AGGREGATOR, "requestEpoch", KEY_MAKER, at=START)
+
+
+def test_a_privacy_cost_needs_a_budget(ready: Pair) -> None:
+    """Otherwise rounds would cost something that nobody counts."""
+    with refuses("InvalidPolicy"):
+        ready.act(ADMIN, "adoptPolicy", replace(POLICY, privacy_cost=1), GENESIS, at=START)
+
+
+def test_an_epoch_is_requested_by_admin_or_aggregator(ready: Pair) -> None:
+    """So a ledger without an admin goes on when a node leaves; nodes do not ask."""
+    ready.act(ADMIN, "renounceRole", DEFAULT_ADMIN_ROLE, ADMIN, at=START)
+    ready.act(NODES[0], "leave", at=START)
+    for caller in (ADMIN, NODES[1]):
+        with refuses_all_but_admin(caller):
+            ready.act(caller, "requestEpoch", KEY_MAKER, at=START)
+    ready.act(AGGREGATOR, "requestEpoch", KEY_MAKER, at=START)
 
 
 def test_an_epoch_is_published_once_by_its_key_maker(ready: Pair) -> None:
