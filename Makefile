@@ -7,7 +7,7 @@ SLITHER := .venv-slither
 # An index that cannot be reached is passed over.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help install tools demo test fuzz check format generate contracts-test contracts-campaign contracts-histories ledger-faults contracts-slither gas bench clean
+.PHONY: help install tools demo test fuzz check format generate contracts-test contracts-campaign contracts-faults contracts-histories ledger-faults contracts-slither gas bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,10 @@ contracts-test: install tools ## the contracts in Foundry: unit tests, invariant
 # ARGS are the script's options: make contracts-campaign ARGS="--calls 100000"
 contracts-campaign: install tools ## the invariants, over ten million calls
 	$(BIN)/python scripts/test_contracts.py campaign $(ARGS)
+
+# ARGS="WORD ..." tries only faults whose description has one of the words.
+contracts-faults: install tools ## do the tests find each of the faults that are put into the contract?
+	$(BIN)/python scripts/find_faults.py $(ARGS)
 
 # --seed S and --first N play other histories, or one again.
 contracts-histories: install ## random histories on the contract and on its model in Python, 100,000 of them

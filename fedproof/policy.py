@@ -126,11 +126,19 @@ class PrivacyPolicy:
 
     Attributes:
         round_cost: what one round costs.
-        budget: what all rounds together may cost; no round opens beyond it. 0: rounds are not accounted for.
+        budget: what all rounds together may cost; no round opens beyond it. 0: rounds are not accounted for,
+            and cost nothing.
     """
 
     round_cost: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     budget: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+
+    def __post_init__(self) -> None:
+        if self.round_cost and not self.budget:
+            raise ValueError(
+                f"budget: expected above 0, as round_cost is {self.round_cost}, got 0: "
+                "without a budget, no round would be accounted for"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)

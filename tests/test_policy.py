@@ -126,7 +126,8 @@ def policies(draw: st.DrawFn) -> Policy:
             weight_decay=draw(st.floats(min_value=0, allow_infinity=False)),
         ),
         privacy=PrivacyPolicy(
-            round_cost=draw(st.integers(0, 2**63 - 1)), budget=draw(st.integers(0, 2**63 - 1))
+            round_cost=(cost := draw(st.integers(0, 2**63 - 1))),
+            budget=draw(st.integers(min(cost, 1), 2**63 - 1)),
         ),
         evidence=EvidencePolicy(retention_days=draw(st.integers(0, 36_500))),
     )
@@ -288,6 +289,8 @@ def test_comments_and_spelling_do_not_change_the_digest(tmp_path: Path) -> None:
             "retention_days = 0.5",
             "evidence.retention_days: expected an integer, got 0.5",
         ),
+        ("budget = 1000", "budget = 0", "privacy: budget: expected above 0, as round_cost is 20, got 0"),
+        ("budget = 1000", "", "privacy: budget: expected above 0, as round_cost is 20, got 0"),
         ("[training]", "[trainings]", "training: expected a value, got none: the key is missing"),
         ('name = "breast-cancer demo"', 'name = ""', "name: expected text of at least 1 character, got ''"),
         (
@@ -325,6 +328,7 @@ def test_constructing_checks_too() -> None:
         (11, (2).to_bytes(8), "policy: codec.error_feedback: expected 0 or 1, got 2"),
         (18, (2).to_bytes(8), "policy: rounds.batching: expected 0 or 1, got 2"),
         (17, (900).to_bytes(8), r"batching: expected attest_window_s \(900\) below commit_window_s \(900\)"),
+        (25, bytes(8), "privacy: budget: expected above 0, as round_cost is 20, got 0"),
         (22, b"\x7f\xf8" + bytes(6), "training.momentum: expected less than 1, got nan"),
         (
             26,
@@ -374,6 +378,12 @@ def test_extreme_margins_are_taken(margin: float) -> None:
 def test_extreme_retentions_are_taken(days: int) -> None:
     """Nothing, a day and a hundred years make a policy; what is beyond is refused above."""
     assert EvidencePolicy(retention_days=days).retention_days == days
+
+
+@pytest.mark.parametrize(("cost", "budget"), [(0, 0), (0, 1), (1, 1), (2**63 - 1, 1)])
+def test_a_cost_needs_a_budget(cost: int, budget: int) -> None:
+    """The smallest budget makes a policy with any cost; a cost with none is refused above."""
+    assert PrivacyPolicy(round_cost=cost, budget=budget).budget == budget
 
 
 def test_updates_expire_after_the_last_second_of_their_days() -> None:

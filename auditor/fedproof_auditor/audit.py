@@ -58,7 +58,12 @@ def run_audit(
     notes = (note,) if note else ()
     try:
         evidence = fetch_evidence(
-            endpoint, target.contract, at_block=at_block, from_block=target.from_block, progress=progress
+            endpoint,
+            target.contract,
+            at_block=at_block,
+            from_block=target.from_block,
+            now=int(time.time()),
+            progress=progress,
         )
     except CheckFailed as error:
         return Report(

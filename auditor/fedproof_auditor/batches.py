@@ -166,7 +166,4 @@ def _merge(record: RoundRecord, anchored: CommitmentsAnchored, leaves: tuple[Sig
             examples=leaf.examples,
         )
         record.commitments.setdefault(leaf.node, committed)
-    # Of two equal ciphertexts, the one that was committed to first is no copy.
-    in_order = sorted(record.commitments.items(), key=lambda each: (each[1].block_number, each[1].log_index))
-    record.commitments = dict(in_order)
     record.batched = frozenset(leaf.node for leaf in leaves)

@@ -29,6 +29,9 @@ def verify_code(code: bytes) -> None:
 def verify_history(events: Sequence[Event], history_hash: Digest, *, block_number: int) -> None:
     """Check 2: the events in their order give the history hash at the audited block.
 
+    What that does not show: the commitments of one round have no order among themselves, and count from the
+    seal on.
+
     Raises:
         CheckFailed: one is missing, altered or out of order.
     """

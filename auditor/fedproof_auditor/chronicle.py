@@ -33,7 +33,7 @@ class RoundRecord:
         cohort: the nodes that were admitted when it opened; nothing changes it afterwards.
         terms: those of the newest policy when it opened.
         deadline: of its phase; the last one, once it is over.
-        commitments: by node, in the order in which they came; those of the batch, too, once it has been read.
+        commitments: by node, in no order that means anything; those of the batch, too, once it has been read.
         batch: the signed commitments that were anchored.
         batched: the nodes that have a leaf in the batch, once it has been read; there are none in it before.
         attestations: by node, in the order in which they came, also after the finalisation; those that came

@@ -24,16 +24,11 @@ ReadObject = Callable[[Digest], bytes]
 
 @dataclass(frozen=True, slots=True)
 class UpdateLeaf:
-    """One update's chunk of the index in question, by its proven leaf digest.
-
-    Attributes:
-        is_batched: whether the update was uploaded before the ledger had anything of it.
-    """
+    """One update's chunk of the index in question, by its proven leaf digest."""
 
     node: Address
     standing: Standing
     digest: Digest
-    is_batched: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +37,7 @@ class ChunkTask:
 
     Attributes:
         length: values in a whole update.
-        leaves: of each update, in the order of the commitments.
+        leaves: of each update.
         contributors: how many updates the sum has to hold; 0 when no sum is wanted.
         needs_updates: whether a contributor's chunk must be there.
         needs_sum: whether the sum's must be.

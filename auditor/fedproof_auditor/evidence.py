@@ -29,8 +29,8 @@ class LedgerEvidence:
 
     Attributes:
         block: which all of it is about, however far the chain has grown meanwhile.
-        now: the Unix time of the chain's newest block, however old the audited one is: until then, whoever
-            keeps the store may have deleted updates.
+        now: the Unix time until which whoever keeps the store may have deleted updates: that of the chain's
+            newest block, however old the audited one is, or the auditor's if that is earlier.
         timestamps: of each block that holds an event.
         hash_at: returns the contract's history hash after a block.
     """
@@ -60,7 +60,13 @@ def fetch_code(endpoint: Endpoint, contract: Address, *, at_block: int | None = 
 
 
 def fetch_evidence(
-    endpoint: Endpoint, contract: Address, *, at_block: int | None, from_block: int, progress: Progress
+    endpoint: Endpoint,
+    contract: Address,
+    *,
+    at_block: int | None,
+    from_block: int,
+    now: int,
+    progress: Progress,
 ) -> LedgerEvidence:
     """Return what the chain says, as of one block.
 
@@ -69,6 +75,7 @@ def fetch_evidence(
         contract: the federation's.
         at_block: the newest block by default.
         from_block: the contract has no events before it; should it have some, check 2 fails.
+        now: the Unix time by the auditor's own clock, which no endpoint can set forward.
         progress: told about blocks whose timestamps are read.
 
     Raises:
@@ -98,7 +105,7 @@ def fetch_evidence(
         chain_id=ledger.chain_id,
         contract=contract,
         block=block,
-        now=newest.timestamp,
+        now=min(newest.timestamp, now),
         code=code,
         history_hash=ledger.history_hash(at_block=block.number),
         head_model=_fetch_head_model(endpoint, contract, block.number),

@@ -13,7 +13,7 @@ from fedproof.ledger.events import ExclusionReason, FailureReason
 
 CHECKS: Mapping[int, str] = {
     1: "the code on chain is the committed artifact's",
-    2: "no event is missing, altered or out of order",
+    2: "no event is missing, altered or out of order (commitments: once sealed, in any order)",
     3: "the policy documents are those that the ledger adopted",
     4: "rounds follow the state machine, each on the last finalised model",
     5: "committers and attesters belonged to the cohort, acted once, in time",

@@ -152,7 +152,7 @@ def _round_document(report: Report, record: RoundRecord) -> Document:
     return {
         "round": record.number,
         "phase": spell(record.phase),
-        "committed": [spell_node(node, names) for node in record.commitments],
+        "committed": [spell_node(node, names) for node in sorted(record.commitments)],
         "contributors": [spell_node(node, names) for node in record.contributors],
         "batch": _statements_document(record.batch, record.batched, names),
         "batched": [spell_node(node, names) for node in record.batched_contributors],

@@ -41,7 +41,7 @@ class RoundEvidence:
     """What is stored of one round.
 
     Attributes:
-        updates: those whose header is stored and sound, in the order of their commitments.
+        updates: those whose header is stored and sound.
         clips: what these were clipped to, which is a fact of the base model; nothing when there are none.
         aggregate: the stored header of the sum.
         tasks: one for each chunk index.

@@ -37,10 +37,7 @@ def plan_tasks(
             index=index,
             length=policy.document.update_length,
             parameters=policy.parameters,
-            leaves=tuple(
-                UpdateLeaf(each.node, each.standing, each.leaves[index], each.node in record.batched)
-                for each in updates
-            ),
+            leaves=tuple(UpdateLeaf(each.node, each.standing, each.leaves[index]) for each in updates),
             contributors=len(contributors),
             needs_updates=facts.is_binding and not facts.has_expired,
             needs_sum=facts.is_binding,
@@ -101,7 +98,7 @@ def verify_exclusions(facts: RoundFacts, sound: Collection[Address]) -> list[Fai
 
     Args:
         facts: of a round.
-        sound: nodes whose update is stored as a whole, well-formed and nobody's copy.
+        sound: nodes whose update is stored as a whole, well-formed and no copy of one that counts.
     """
     sealed = facts.record.sealed
     if sealed is None:
@@ -111,13 +108,17 @@ def verify_exclusions(facts: RoundFacts, sound: Collection[Address]) -> list[Fai
             check=9,
             field="reason",
             expected="a stored update that is malformed or a copy",
-            got="one that is complete and sound",
+            got="one that is complete, well-formed, and no copy of one that counts",
             round=facts.record.number,
             node=node,
         )
         for node, reason in sealed.excluded.items()
         if reason == ExclusionReason.MALFORMED and node in sound
     ]
+
+
+Place = tuple[int, UpdateLeaf, int]
+"""Where a frame is: its round, its update there, and the index of its chunk."""
 
 
 @dataclass(slots=True)
@@ -129,38 +130,33 @@ class SeedRegister:
     """
 
     copied: dict[int, set[Address]] = field(default_factory=dict)
-    _seen: dict[bytes, tuple[int, UpdateLeaf, int]] = field(default_factory=dict)
+    _seen: dict[bytes, Place] = field(default_factory=dict)
 
     def take(self, result: ChunkResult) -> list[Failure]:
-        """Return the copies in one result. Results come by round, as updates were committed.
+        """Return the copies in one result. Results come by round.
 
-        A copied frame stays known as that of the update that came first. Which one did, nobody can tell
-        within a round where one was batched: it was uploaded before the ledger had anything of it.
+        Of two nodes that share a frame both are named, unless it is proven who had it later. Which of the two
+        a round's sum leaves out is up to the aggregator; where it leaves out both, that excuses neither.
         """
         failures = []
         task = result.task
-        for leaf in sorted(task.leaves, key=lambda each: each.standing is Standing.EXCLUDED):
-            copy_of = None
-            for seed in result.seeds.get(leaf.node, ()):
-                place = self._seen.setdefault(seed, (task.round, leaf, task.index))
-                # The very same frame counts once; a node that repeats its own is caught below.
-                if place != (task.round, leaf, task.index):
-                    copy_of = place
-            own = result.seeds.get(leaf.node, ())
+        for leaf in sorted(task.leaves, key=lambda each: (each.standing is Standing.EXCLUDED, each.node)):
+            own, here = result.seeds.get(leaf.node, ()), (task.round, leaf, task.index)
+            # The very same frame counts once; a node that repeats its own is caught below.
+            places = [place for seed in own if (place := self._seen.setdefault(seed, here)) != here]
             if len(set(own)) != len(own):
-                copy_of = (task.round, leaf, task.index)
-            if copy_of is None:
-                continue
+                places.append(here)
+            proven = [place for place in places if _is_proven(place, here)]
             if leaf.standing is Standing.EXCLUDED:
-                self.copied.setdefault(task.round, set()).add(leaf.node)
+                if proven or any(first.standing is Standing.CONTRIBUTOR for _, first, _ in places):
+                    self.copied.setdefault(task.round, set()).add(leaf.node)
                 continue
-            number, first, index = copy_of
+            if not places:
+                continue
+            number, first, index = (proven or places)[0]
             got = f"one of round {number}, {spell(first.node)}, chunk {index}"
-            is_unclear = (
-                number == task.round and first.node != leaf.node and (first.is_batched or leaf.is_batched)
-            )
-            if is_unclear:
-                got = f"the same of {spell(leaf.node)} and {spell(first.node)}, of which one was batched"
+            if not proven:
+                got = f"the same of {spell(leaf.node)} as {got}: which came first, nothing proves"
             failures.append(
                 Failure(
                     check=8,
@@ -168,11 +164,22 @@ class SeedRegister:
                     expected="seeds that no other frame has",
                     got=got,
                     round=task.round,
-                    node=None if is_unclear else leaf.node,
+                    node=leaf.node if proven else None,
                     chunk=task.index,
                 )
             )
         return failures
+
+
+def _is_proven(first: Place, copy: Place) -> bool:
+    """Return whether the update of one frame is shown to be the copy of another's.
+
+    Rounds follow each other in the history hash, but the commitments of one round have no order in it, and
+    those of a round that was never sealed are not in it at all.
+    """
+    (first_round, original, _), (copy_round, copied, _) = first, copy
+    is_in_history = Standing.CANDIDATE not in (original.standing, copied.standing)
+    return is_in_history and (first_round < copy_round or original.node == copied.node)
 
 
 def _failure(number: int, what: str, expected: str, got: str, *, chunk: int | None = None) -> Failure:

@@ -81,7 +81,7 @@ def verify(
 
     1. The code on chain equals the committed artifact's.
     2. The events, replayed, give the contract's history hash as of the audited block. It covers a commitment
-       from the seal of its round on.
+       from the seal of its round on, and gives those of one round no order among themselves.
     3. Each policy document is one that the ledger adopted, and there is one for each version in use; the
        contract enforces what the document says.
     4. Rounds are numbered one by one and follow the state machine; each opens on the newest policy, on an
@@ -95,8 +95,8 @@ def verify(
        contract, round, node, epoch, policy, base model and example count. The base model's clips are the
        genesis model's, or may follow from those of the round that made it.
     8. Each chunk of a contributor is stored, hashes to its leaf, and has well-formed frames; no two frames of
-       all updates share a seed, so no update copies another's ciphertexts. It need not be stored once the
-       retention is over that the policy of its round names.
+       all updates share a seed, so no update copies another's ciphertexts; within a round, nobody can tell
+       which is the copy. It need not be stored once the retention is over that the policy of its round names.
     9. The sealed nodes are exactly those who committed; each exclusion has a reason that the store does not
        contradict; there are enough contributors. The leaves of a batch are stored, and each is signed by a
        node of the cohort; the seal counts each node once.
@@ -205,9 +205,14 @@ def _examine_selected(
 
 
 def _has_expired(record: RoundRecord, policy: AdoptedPolicy, evidence: LedgerEvidence) -> bool:
-    """Return whether a round ended so long ago that its own policy lets its updates be deleted."""
+    """Return whether a round ended so long ago that its own policy lets its updates be deleted.
+
+    When rounds opened, were sealed and had a sum, the history hash shows through their deadlines (check 4).
+    When they ended, it does not; an end that an endpoint dates before one of these was no earlier than that.
+    """
     end = record.finalised or record.failed
     if end is None:
         return False
-    ended_at = evidence.timestamps[end.block_number]
+    steps = (record.opened, record.sealed, record.aggregate, record.proposal, end)
+    ended_at = max(evidence.timestamps[step.block_number] for step in steps if step is not None)
     return policy.document.evidence.has_expired(ended_at=ended_at, now=evidence.now)

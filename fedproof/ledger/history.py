@@ -1,7 +1,8 @@
 """The ledger's history: events replayed into the state that they leave behind. Pure; nothing is fetched here.
 
 The running hash over the events is kept on the way. Where it equals the contract's, no event is missing,
-altered or out of order.
+altered or out of order. Of commitments it shows less: those of one round have no order among themselves, and
+those of a round that was never sealed are not covered.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ class History:
             self.next_block = to_block + 1
 
     def verify(self, history_hash: Digest) -> None:
-        """Return if no event is missing, altered or out of order.
+        """Return if no event is missing, altered or out of order; of commitments, as the module says.
 
         Args:
             history_hash: the contract's, at the last block that was replayed.

@@ -150,6 +150,7 @@ def build_policy() -> Entry:
                 (change({21: float("inf")}), "an infinite learning rate"),
                 (change({22: 1.0}), "a momentum of one"),
                 (change({23: -0.5}), "a weight decay below zero"),
+                (change({24: 1}), "a privacy cost without a budget"),
                 (change({25: 2**63}), "a privacy budget of 2^63"),
                 (change({26: 36_501}), "updates kept for 36,501 days"),
             )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +14,19 @@ import structlog
 from fedproof_aggregator.retention import Retention
 from fedproof_aggregator.terms import TermsShelf
 from fedproof_aggregator.view import LedgerView
+from fedproof_auditor.audit import run_audit
 from fedproof_auditor.evidence import fetch_evidence
 from fedproof_auditor.report import as_document, describe
+from fedproof_auditor.run import Target
+from fedproof_auditor.selection import RoundSelection
+from web3.types import RPCEndpoint
 
+from fedproof.devchain.backend import DevChain
+from fedproof.devchain.journal import Genesis, Journal
+from fedproof.devchain.server import DevChainServer
 from fedproof.digests import Digest
 from fedproof.ledger.client import Ledger
+from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.events import AggregatePublished, PolicyAdopted, RoundFailed, RoundFinalised
 from fedproof.manifest import AggregateManifest
 from fedproof.policy import EvidencePolicy
@@ -170,18 +180,51 @@ def test_the_report_says_which_sums_were_not_recomputed(world: World, store: Pat
     assert days == {1: 30, 2: None, 3: None, 4: None}
 
 
-def test_an_older_block_is_audited_at_the_time_of_the_newest(world: World) -> None:
-    """The store is looked at now, so what may have been deleted since is no failure."""
+@pytest.mark.parametrize(("ahead_s", "counted_s"), [(-1, -1), (0, 0), (1, 0)])
+def test_the_earlier_of_two_clocks_counts(world: World, ahead_s: int, counted_s: int) -> None:
+    """The store is looked at now, also where an older block is audited; no endpoint makes now any later."""
     newest = world.evidence.block
     evidence = fetch_evidence(
         world.endpoint,
         world.evidence.contract,
         at_block=newest.number - 3,
         from_block=0,
+        now=newest.timestamp + ahead_s,
         progress=lambda *_: None,
     )
-    assert (evidence.block.number, evidence.now) == (newest.number - 3, newest.timestamp)
-    assert world.evidence.now == newest.timestamp
+    assert (evidence.block.number, evidence.now) == (newest.number - 3, newest.timestamp + counted_s)
+
+
+def test_a_block_dated_ahead_excuses_nothing(world: World, store: Path, tmp_path: Path) -> None:
+    """An aggregator that deletes early, on a chain whose newest block is of next year, is found out."""
+    delete_update(world, store, 1, 0)
+    shutil.copytree(world.folder / "chain", tmp_path / "chain")
+    with closing(Journal(tmp_path / "chain", default=Genesis(chain_id=0, timestamp=0))) as journal:
+        chain = DevChain(journal.genesis, journal=journal, clock=lambda: time.time() + 365 * 86_400)
+        with DevChainServer(chain, port=0, block_time_s=0) as server:
+            endpoint = Endpoint.connect(server.url)
+            endpoint.web3.provider.make_request(RPCEndpoint("evm_mine"), [])
+            report = run_audit(
+                Target(rpc_url=server.url, contract=world.evidence.contract, store=store),
+                endpoint,
+                note="",
+                at_block=None,
+                selection=RoundSelection(1, 1),
+                jobs=1,
+                progress=lambda *_: None,
+            )
+    assert report.block is not None
+    assert report.block.timestamp > expiry_of(world, 1)
+    assert (checks_of(report.audit), report.audit.deleted) == ({8, 10}, {})
+
+
+def test_an_end_dated_back_excuses_nothing(world: World, store: Path) -> None:
+    """A round whose sum was published in its time, which the hash shows, did not end years before."""
+    delete_update(world, store, 1, 0)
+    timestamps = {**world.evidence.timestamps, world.find(RoundFinalised, round=1).block_number: 1}
+    published = world.evidence.timestamps[world.find(AggregatePublished, round=1).block_number]
+    audit = world.audit(store, timestamps=timestamps, now=published + RETENTION_S)
+    assert (checks_of(audit), audit.deleted) == ({8, 10}, {})
 
 
 @pytest.mark.parametrize("name", ["world", "batched", "disputed"])

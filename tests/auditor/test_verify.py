@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fedproof_auditor.checks import compute_history_hash
 from fedproof_auditor.evidence import verify_pinned
 from fedproof_auditor.findings import CheckFailed
 
 from fedproof.codec import Codec
-from fedproof.digests import ZERO_DIGEST, Digest, as_address
+from fedproof.digests import ZERO_DIGEST, Digest, as_address, checksum_address
 from fedproof.errors import LedgerError
 from fedproof.ledger.events import (
     LEAF_TOO,
@@ -584,30 +585,79 @@ def test_a_chunk_of_another_length_is_refused(world: World, store: Path) -> None
     assert (first.check, first.node, first.chunk) == (8, world.nodes[0], 1)
 
 
-def test_a_copied_update_is_named(world: World, store: Path) -> None:
-    """A node that commits to another's ciphertexts fails check 8, with the place that they come from."""
-    chunks = read_chunks(world, 1, 0)
-    events = world.swap(world.commitment(1, 1), commit_to(world, store, 1, chunks))
-    first = first_of(world.audit(store, events=events))
-    assert (first.check, first.round, first.node, first.chunk) == (8, 1, world.nodes[1], 0)
-    assert "round 1" in first.got
+def test_of_two_equal_updates_of_a_round_both_nodes_are_named(world: World, store: Path) -> None:
+    """Who copied cannot be told: commitments in the other order have the same hash, and the same is found."""
+    committed, chunks = world.commitment(1, 0), read_chunks(world, 1, 0)
+    copied = commit_to(world, store, 1, chunks)
+    events = world.swap(world.commitment(1, 1), copied)
+    place = {name: getattr(copied, name) for name in ("block_number", "transaction_hash", "log_index")}
+    place_before = {name: getattr(committed, name) for name in place}
+    moved = {committed: replace(copied, **place_before), copied: replace(committed, **place)}
+    swapped = tuple(moved.get(event, event) for event in events)  # type: ignore[call-overload]
+    assert swapped.index(moved[committed]) < swapped.index(moved[copied])
+    assert compute_history_hash(swapped) == compute_history_hash(events)
+    audits = [world.audit(store, events=each) for each in (events, swapped)]
+    assert audits[0].findings.failures == audits[1].findings.failures
+    first = first_of(audits[0])
+    assert (first.check, first.round, first.node, first.chunk) == (8, 1, None, 0)
+    assert all(checksum_address(node) in first.got for node in world.nodes[:2])
+
+
+def test_a_copy_in_a_round_that_was_never_sealed_accuses_nobody(world: World, store: Path) -> None:
+    """The hash does not cover such a commitment, so anybody may have made it up: both nodes are named."""
+    chunks = read_chunks(world, 3, 1)
+    events = world.swap(world.commitment(4, 0), commit_to(world, store, 0, chunks, number=4))
+    audit = world.audit(store, events=events, history_hash=world.evidence.history_hash)
+    assert checks_of(audit) == {8}
+    first = first_of(audit)
+    assert (first.round, first.node, first.chunk) == (4, None, 0)
+    assert all(checksum_address(node) in first.got for node in world.nodes[:2])
 
 
 def test_a_copy_from_an_earlier_round_is_named(world: World, store: Path) -> None:
     """A node that replays a ciphertext of an earlier round fails check 8."""
-    chunks = [*read_chunks(world, 2, 2)[:1], read_chunks(world, 1, 2)[1]]
+    chunks = [*read_chunks(world, 2, 2)[:1], read_chunks(world, 1, 0)[1]]
     events = world.swap(world.commitment(2, 2), commit_to(world, store, 2, chunks, number=2))
     first = first_of(world.audit(store, events=events))
     assert (first.check, first.round, first.node, first.chunk) == (8, 2, world.nodes[2], 1)
+    assert first.got == f"one of round 1, {checksum_address(world.nodes[0])}, chunk 1"
 
 
 def test_a_copy_with_something_added_is_named(world: World, store: Path) -> None:
     """Changing a copied ciphertext's first half does not hide the copy: its seed gives it away."""
     chunks = read_chunks(world, 1, 0)
     malleated = [bytes([chunk[0] ^ 1]) + chunk[1:] for chunk in chunks]
-    events = world.swap(world.commitment(1, 1), commit_to(world, store, 1, malleated))
+    events = world.swap(world.commitment(2, 1), commit_to(world, store, 1, malleated, number=2))
     first = first_of(world.audit(store, events=events))
-    assert (first.check, first.round, first.node, first.chunk) == (8, 1, world.nodes[1], 0)
+    assert (first.check, first.round, first.node, first.chunk) == (8, 2, world.nodes[1], 0)
+
+
+def test_a_node_that_repeats_its_own_frames_is_named(world: World, store: Path) -> None:
+    """Equal frames within one update fail check 8: their order does not matter."""
+    chunks = read_chunks(world, 1, 0)
+    repeated = [chunks[0], chunks[0][: len(chunks[1])]]
+    events = world.swap(world.commitment(1, 0), commit_to(world, store, 0, repeated))
+    first = first_of(world.audit(store, events=events))
+    assert (first.check, first.round, first.node, first.chunk) == (8, 1, world.nodes[0], 1)
+    assert first.field == "seeds of the frames"
+
+
+@pytest.mark.parametrize(("excluded", "named"), [((1,), ()), ((2,), ()), ((1, 2), (1, 2))])
+def test_of_two_equal_updates_one_may_be_excluded(
+    world: World, store: Path, excluded: tuple[int, ...], named: tuple[int, ...]
+) -> None:
+    """Whichever it is, it may be the copy; but one of the two was none, so excluding both fails check 9."""
+    events = world.swap(
+        world.commitment(2, 2), commit_to(world, store, 2, read_chunks(world, 2, 1), number=2)
+    )
+    sealed = world.find(RoundSealed, round=2)
+    reasons = bytes(ExclusionReason.MALFORMED if node in excluded else 0 for node in range(3))
+    index = events.index(sealed)
+    events = (*events[:index], replace(sealed, reasons=reasons), *events[index + 1 :])
+    failures = world.audit(store, events=events).findings.failures
+    blamed = [each.node for each in failures if (each.check, each.field) == (9, "reason")]
+    assert blamed == [world.nodes[node] for node in named]
+    assert "seeds of the frames" not in {each.field for each in failures}
 
 
 # 9: the sealed set

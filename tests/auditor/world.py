@@ -270,7 +270,12 @@ class Builder:
         self.publish_epoch()
         self.play()
         evidence = fetch_evidence(
-            self.endpoint, self.contract, at_block=None, from_block=0, progress=lambda *_: None
+            self.endpoint,
+            self.contract,
+            at_block=None,
+            from_block=0,
+            now=int(time.time()),
+            progress=lambda *_: None,
         )
         self.write_run()
         return World(self.folder, self.endpoint, self.policy, self.nodes, evidence)

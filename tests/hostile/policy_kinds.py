@@ -203,6 +203,11 @@ def _of_policies() -> Iterator[Kind]:
             spoil(raw, 24, 2**63),
             "round_cost: expected less than",
         ),
+        "cost_without_budget": (
+            "a cost that nobody counts",
+            spoil(spoil(raw, 24, 1), 25, 0),
+            "budget: expected above 0, as round_cost is 1, got 0",
+        ),
         "budget_2_63": ("a budget beyond it", spoil(raw, 25, 2**63), "budget: expected less than"),
         "retention_of_101_years": (
             "updates kept for 36,501 days",

@@ -55,6 +55,8 @@ export function parsePolicy(raw) {
   }
   const { batching, commit_window_s: commit, attest_window_s: attest } = policy.rounds;
   refuseUnless(batching === 0n || attest < commit, "no time to commit after a batch");
+  const { round_cost: cost, budget } = policy.privacy;
+  refuseUnless(cost === 0n || budget > 0n, "a privacy cost without a budget");
   return policy;
 }
 
