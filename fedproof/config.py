@@ -195,14 +195,23 @@ class Section(BaseModel):
 
 
 class AddressBook(Section):
-    """What `fedproof deploy` writes: where one federation's contract is, and who runs it."""
+    """What `fedproof deploy` writes: where a federation's contract is, and who had its roles first."""
 
     chain_id: Annotated[int, Field(ge=1, lt=1 << 64)]
     contract: HexAddress
-    rpc_url: str
+    rpc_url: str | None = None
     admin: HexAddress
     aggregator: HexAddress
     block: Annotated[int, Field(ge=0)]
+
+    def need_rpc_url(self) -> str:
+        """Return the endpoint that the book names; raise ConfigurationError where it names none."""
+        if self.rpc_url is None:
+            raise ConfigurationError(
+                "rpc_url: expected an endpoint of the chain, got none: the address book names none; "
+                "name your own, with --rpc-url or as rpc_url in the section [chain]"
+            )
+        return self.rpc_url
 
 
 def load_address_book(path: Path) -> AddressBook:
@@ -281,14 +290,14 @@ class ChainConfig(Section):
         """Return where the contract answers, from this section and the address book that it names.
 
         Raises:
-            ConfigurationError: the address book cannot be used.
+            ConfigurationError: the address book cannot be used, or nobody names an endpoint.
         """
         if self.contract is not None and self.rpc_url is not None:
             return ChainEndpoint(self.rpc_url, self.contract)
         if self.address_book is None:
             raise ConfigurationError("chain: expected one of the keys contract and address_book, got neither")
         book = load_address_book(self.address_book)
-        return ChainEndpoint(self.rpc_url or book.rpc_url, book.contract, book.chain_id)
+        return ChainEndpoint(self.rpc_url or book.need_rpc_url(), book.contract, book.chain_id)
 
 
 class TlsConfig(Section):

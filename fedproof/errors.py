@@ -13,6 +13,7 @@
     │   └── MissingObject       bytes that a store should hold and does not
     ├── LedgerError             the chain
     │   ├── LedgerUnreachable   no endpoint answered, after bounded retries
+    │   ├── TransactionRefused  no endpoint takes a transaction, and none has it
     │   ├── WrongContract       no code, or other code, at the address
     │   ├── HistoryBroken       events are missing, altered or out of order
     │   └── Reverted            the contract refused; carries the custom error's name and arguments
@@ -95,6 +96,10 @@ class LedgerError(FedproofError):
 
 class LedgerUnreachable(LedgerError):
     """No endpoint answered, after bounded retries."""
+
+
+class TransactionRefused(LedgerError):
+    """Every endpoint refuses a transaction, and none has it."""
 
 
 class WrongContract(LedgerError):

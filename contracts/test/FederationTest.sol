@@ -57,6 +57,26 @@ abstract contract FederationTest is StdAssertions, StdUtils {
         assertEq(answer, reason);
     }
 
+    /// @dev Wants a ledger not to come into being, with exactly this error. vm.expectRevert is no help: it says nothing
+    /// of a creation that succeeds.
+    function assertDeploymentRefused(address admin_, address aggregator_, address predecessor, bytes memory reason)
+        internal
+    {
+        bytes memory code =
+            bytes.concat(vm.getCode("Federation.sol:Federation"), abi.encode(admin_, aggregator_, predecessor));
+        address created;
+        bytes memory answer;
+        assembly ("memory-safe") {
+            created := create(0, add(code, 0x20), mload(code))
+            answer := mload(0x40)
+            mstore(answer, returndatasize())
+            returndatacopy(add(answer, 0x20), 0, returndatasize())
+            mstore(0x40, add(answer, and(add(returndatasize(), 0x3f), not(0x1f))))
+        }
+        assertEq(created, address(0), "created");
+        assertEq(answer, reason);
+    }
+
     /// @dev Wants the newest round to be over.
     function assertEnded(IFederation.Phase phase) internal view {
         assertEq(uint8(federation.currentRound().phase), uint8(phase));

@@ -131,12 +131,8 @@ contract LineageTest is FederationTest {
     }
 
     function assertSuccessorRefused() private {
-        bytes memory code =
-            bytes.concat(vm.getCode("Federation.sol:Federation"), abi.encode(admin, aggregator, address(federation)));
-        vm.expectRevert(abi.encodeWithSelector(IFederation.NotRetired.selector, address(federation)));
-        assembly ("memory-safe") {
-            pop(create(0, add(code, 0x20), mload(code)))
-        }
+        bytes memory reason = abi.encodeWithSelector(IFederation.NotRetired.selector, address(federation));
+        assertDeploymentRefused(admin, aggregator, address(federation), reason);
     }
 
     function chain(bytes32 history, bytes memory entry) private pure returns (bytes32) {

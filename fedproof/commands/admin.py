@@ -219,7 +219,7 @@ def renounce(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Give up one's own role, for good. Without any admin nobody joins, and the policy stays as it is for ever.
+    """Give up one's own role, for good. Without any admin nobody joins, and the policy stays for ever.
 
     Without the role, nothing is sent, and the answer says who has it.
 

@@ -188,7 +188,7 @@ def _open(address_book: Path, rpc_url: list[str] | None) -> tuple[AddressBook, E
 
     log_aside()
     book = load_address_book(address_book)
-    urls = rpc_url or [book.rpc_url]
+    urls = rpc_url or [book.need_rpc_url()]
     return book, connect_endpoints(urls, agreement=count_majority(urls), attempts=ATTEMPTS)
 
 

@@ -15,10 +15,12 @@ from structlog.typing import FilteringBoundLogger
 from fedproof.config import AddressBook
 from fedproof.digests import Address, checksum_address
 from fedproof.errors import FedproofError, LedgerError
+from fedproof.ledger.answers import as_uint256
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.client import Ledger
+from fedproof.ledger.deploy import verify_parties
 from fedproof.ledger.endpoint import Endpoint
-from fedproof.ledger.finality import Finality
+from fedproof.ledger.finality import Finality, find_final_tag
 from fedproof.ledger.reader import BlockRef
 
 # Enough for some hundred transactions at 10 gwei.
@@ -51,15 +53,16 @@ class Finding:
 def examine(
     book: AddressBook, endpoint: Endpoint, wallets: Iterable[Address], *, finality: Finality = "latest"
 ) -> Iterator[Finding]:
-    """Yield the findings in this order; 1, 2 and 6 end the examination where they are not fine.
+    """Yield the findings in this order; 1, 2 and 7 end the examination where they are not fine.
 
     1. The endpoint answers, for the chain of the address book.
     2. The code at the contract's address is the artifact's.
     3. The events add up to the running hash.
-    4. Each account that holds a role, and each wallet asked for, can pay for transactions.
-    5. The chain's clock is not ahead of ours.
-    6. The chain does not drop blocks that count.
-    7. Blocks count soon enough for the windows of the adopted policy.
+    4. The first of them give the roles to those whom the address book names.
+    5. Each account that holds a role, and each wallet asked for, can pay for transactions.
+    6. The chain's clock is not ahead of ours.
+    7. The chain does not drop blocks that count.
+    8. Blocks count soon enough for the windows of the adopted policy.
 
     Args:
         book: where the contract should be.
@@ -95,15 +98,20 @@ def examine(
     except FedproofError as error:
         advice = "the endpoint leaves events out or alters them: name another --rpc-url"
         yield Finding("history", False, str(error), advice)
-    for account in sorted(accounts):  # 4
+    try:  # 4
+        verify_parties(book, ledger.events(book.block, book.block), where=where)
+        yield Finding("parties", True, "admin and aggregator were, to begin with, those of the address book")
+    except FedproofError as error:
+        yield Finding("parties", False, str(error), "ask the operator for this federation's address book")
+    for account in sorted(accounts):  # 5
         balance = _fetch_balance(endpoint, account)
         found = f"{checksum_address(account)} has {balance / _WEI_PER_ETHER:.4f} ether"
         yield Finding("balance", balance >= _LOW_BALANCE_WEI, found, "send it some: transactions cost gas")
-    ahead_s = newest.timestamp - time.time()  # 5
+    ahead_s = newest.timestamp - time.time()  # 6
     found = f"{ahead_s:.0f} s ahead" if ahead_s > 0 else f"the newest block is {-ahead_s:.0f} s old"
     advice = "set this machine's clock: the chain's decides about deadlines"
     yield Finding("clock", ahead_s <= _MOST_SKEW_S, found, advice)
-    yield from examine_finality(ledger, finality)  # 6, 7
+    yield from examine_finality(ledger, finality)  # 7, 8
 
 
 def examine_finality(ledger: Ledger, finality: Finality) -> Iterator[Finding]:
@@ -193,4 +201,6 @@ def _spell(finality: Finality) -> str:
 
 def _fetch_balance(endpoint: Endpoint, account: Address) -> int:
     address = cast("ChecksumAddress", checksum_address(account))
-    return int(endpoint.ask("eth_getBalance", lambda: endpoint.web3.eth.get_balance(address)))
+    block = find_final_tag(endpoint, "latest")
+    what = "eth_getBalance"
+    return endpoint.agree(what, lambda web3: as_uint256(web3.eth.get_balance(address, block), what))

@@ -18,6 +18,7 @@ from eth_utils.crypto import keccak
 
 from fedproof.digests import ZERO_DIGEST, Address, Digest, as_address
 from fedproof.errors import LedgerError
+from fedproof.ledger.answers import quote
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.events import (
     EVENT_TYPES,
@@ -68,7 +69,7 @@ def decode_event(
     where = f"block {block_number}, log {log_index}"
     form = _forms_by_topic().get(bytes(topics[0]) if topics else b"")
     if form is None:
-        raise LedgerError(f"{where}: expected an event of the Federation contract, got {topics!r}")
+        raise LedgerError(f"{where}: expected an event of the Federation contract, got {quote(topics)}")
     indexed = [argument for argument in form.arguments if argument.indexed]
     plain = [argument for argument in form.arguments if not argument.indexed]
     if len(topics) != 1 + len(indexed):
@@ -86,7 +87,7 @@ def decode_event(
         }
     except (DecodingError, ValueError) as error:
         raise LedgerError(
-            f"{where}: expected {form.event_type.__name__} as its ABI says, got: {error}"
+            f"{where}: expected {form.event_type.__name__} as its ABI says, got: {quote(error)}"
         ) from error
     return form.event_type(
         block_number=block_number,

@@ -11,13 +11,16 @@ from functools import cached_property
 from typing import Literal, TypeVar
 
 from requests.exceptions import RequestException
-from web3 import HTTPProvider, Web3
+from web3 import Web3
 from web3.exceptions import BadResponseFormat, ContractLogicError, Web3Exception
 from web3.middleware import ExtraDataToPOAMiddleware
 from web3.providers import BaseProvider
 
 from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable
+from fedproof.ledger.answers import as_int64, quote
 from fedproof.ledger.reverts import decode_revert
+from fedproof.ledger.transport import EndpointProvider
+from fedproof.ledger.url import hide_secrets
 
 Answer = TypeVar("Answer")
 
@@ -27,7 +30,6 @@ sys.setrecursionlimit(min(sys.getrecursionlimit(), 12 * 1024))
 
 NO_ANSWER = (RequestException, BadResponseFormat, json.JSONDecodeError)
 _OTHER_FORM = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
-_MOST_QUOTED = 300
 
 
 class Endpoint:
@@ -35,7 +37,7 @@ class Endpoint:
 
     Attributes:
         web3: the connection itself.
-        url: what messages call it.
+        url: what messages call it: its address, without what may be a secret.
         receipt_timeout_s: how long a transaction may take until it is mined.
         members: how many endpoints answer as this one.
         agreement: how many of them have to say the same where it matters.
@@ -61,25 +63,31 @@ class Endpoint:
 
     @classmethod
     def connect(
-        cls, url: str, *, timeout_s: float = 10.0, attempts: int = 6, receipt_timeout_s: float = 120.0
+        cls,
+        url: str,
+        *,
+        name: str | None = None,
+        timeout_s: float = 10.0,
+        attempts: int = 6,
+        receipt_timeout_s: float = 120.0,
     ) -> Endpoint:
         """Return an endpoint over HTTP; nothing is sent yet.
 
         Args:
             url: an ``http://`` or ``https://`` address.
-            timeout_s: for one request.
+            name: what messages call it; by default its scheme, host and port.
+            timeout_s: for the connection, and for each pause of an answer; a whole one may take thrice it.
             attempts: requests that are made before the endpoint counts as unreachable.
             receipt_timeout_s: how long a transaction may take until it is mined.
 
         Raises:
             ConfigurationError: another kind of address.
         """
-        if not url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"rpc_url: expected an http:// or https:// address, got {url!r}")
-        provider = HTTPProvider(
-            url, request_kwargs={"timeout": timeout_s}, exception_retry_configuration=None
-        )
-        return cls(make_web3(provider), url=url, attempts=attempts, receipt_timeout_s=receipt_timeout_s)
+        shown = hide_secrets(url)
+        if not shown.startswith(("http://", "https://")):
+            raise ConfigurationError(f"rpc_url: expected an http:// or https:// address, got {shown}")
+        web3 = make_web3(EndpointProvider(url, timeout_s=timeout_s))
+        return cls(web3, url=name or shown, attempts=attempts, receipt_timeout_s=receipt_timeout_s)
 
     @cached_property  # it never changes, and every transaction needs it
     def chain_id(self) -> int:
@@ -88,7 +96,7 @@ class Endpoint:
         Raises:
             LedgerError: as `ask`.
         """
-        return self.agree("eth_chainId", lambda web3: web3.eth.chain_id)
+        return self.agree("eth_chainId", lambda web3: as_int64(web3.eth.chain_id, "eth_chainId"))
 
     def ask(self, what: str, request: Callable[[], Answer]) -> Answer:
         """Return what a request answers, after as many attempts as it takes.
@@ -112,7 +120,7 @@ class Endpoint:
                 if attempt == self._attempts:
                     raise LedgerUnreachable(
                         f"{self.url}: expected an answer to {what}, got none in {attempt} attempts over "
-                        f"{time.monotonic() - started:.1f} s (last: {str(error)[:_MOST_QUOTED]}); "
+                        f"{time.monotonic() - started:.1f} s (last: {quote(error)}); "
                         "is the chain running?"
                     ) from error
             except ContractLogicError as error:
@@ -168,7 +176,8 @@ class Endpoint:
         Raises:
             LedgerError: as `poll`.
         """
-        return sorted(self.poll(what, request), reverse=True)[self.agreement - 1]
+        numbers = self.poll(what, lambda member: as_int64(request(member), what))
+        return sorted(numbers, reverse=True)[self.agreement - 1]
 
     def height(self, tag: Literal["latest", "finalized"] = "latest") -> int:
         """Return the newest block's number, or that of the newest which the chain says is final.
@@ -177,8 +186,10 @@ class Endpoint:
             LedgerError: as `ask`.
         """
         if tag == "latest":
-            return self.ask("eth_blockNumber", lambda: self.web3.eth.block_number)
-        return self.ask("eth_getBlockByNumber", lambda: self.web3.eth.get_block(tag)["number"])
+            what = "eth_blockNumber"
+            return self.ask(what, lambda: as_int64(self.web3.eth.block_number, what))
+        what = "eth_getBlockByNumber"
+        return self.ask(what, lambda: as_int64(self.web3.eth.get_block(tag)["number"], what))
 
     def distrust(self, _reason: str) -> bool:
         """Return whether there is another endpoint to ask when answers do not add up: there is not."""
@@ -192,6 +203,8 @@ def make_web3(provider: BaseProvider) -> Web3:
     web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
     # It asks for the chain's number before each call, to compare one that our calls do not carry.
     web3.middleware_onion.remove("validation")
+    # It follows an answer to any address that the endpoint names (EIP-3668), within this machine's network.
+    provider.global_ccip_read_enabled = False
     return web3
 
 
@@ -209,7 +222,7 @@ def reading_answer(where: str) -> Iterator[None]:
     except _OTHER_FORM as error:
         raise LedgerError(
             f"{where}: expected an answer as Ethereum's JSON-RPC has it, got another: "
-            f"{type(error).__name__}: {str(error)[:_MOST_QUOTED]}"
+            f"{type(error).__name__}: {quote(error)}"
         ) from error
 
 
@@ -227,5 +240,5 @@ def _rpc_message(error: Web3Exception) -> str:
     """Return what the endpoint said, without web3's rendering of the whole response."""
     response = getattr(error, "rpc_response", None) or {}
     said = response.get("error") if isinstance(response, dict) else None
-    message = said["message"] if isinstance(said, dict) and "message" in said else error
-    return str(message)[:_MOST_QUOTED]
+    message = said.get("message") if isinstance(said, dict) else None
+    return quote(message if isinstance(message, str) else error)

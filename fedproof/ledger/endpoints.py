@@ -12,15 +12,16 @@ from typing import Literal, TypeVar
 from web3 import Web3
 
 from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable, Reverted
+from fedproof.ledger.answers import quote
 from fedproof.ledger.endpoint import Endpoint, make_web3
 from fedproof.ledger.reverts import decode_revert
 from fedproof.ledger.roster import Failover, Roster
+from fedproof.ledger.url import drop_doubles, name_endpoints
 
 Answer = TypeVar("Answer")
 
 # How far behind the others an endpoint may be.
 MOST_BLOCKS_BEHIND = 8
-_MOST_QUOTED = 300
 
 
 def connect_endpoints(
@@ -36,24 +37,27 @@ def connect_endpoints(
     Args:
         urls: ``http://`` or ``https://`` addresses, the first preferred.
         agreement: how many have to say the same where it matters.
-        timeout_s: for one request.
+        timeout_s: for the connection, and for each pause of an answer; a whole one may take thrice it.
         attempts: requests that are made before an endpoint, or all of them, count as unreachable.
         receipt_timeout_s: how long a transaction may take until it is mined.
 
     Raises:
         ConfigurationError: another kind of address, or fewer addresses than have to agree.
     """
-    if not 1 <= agreement <= len(set(urls)):
+    urls = drop_doubles(urls)
+    if not 1 <= agreement <= len(urls):
         raise ConfigurationError(
-            f"agreement: expected 1 to {len(set(urls))}, the number of different addresses in rpc_url, "
+            f"agreement: expected 1 to {len(urls)}, the number of different addresses in rpc_url, "
             f"got {agreement}"
         )
     if len(urls) == 1:
-        (url,) = urls
         return Endpoint.connect(
-            url, timeout_s=timeout_s, attempts=attempts, receipt_timeout_s=receipt_timeout_s
+            urls[0], timeout_s=timeout_s, attempts=attempts, receipt_timeout_s=receipt_timeout_s
         )
-    members = [Endpoint.connect(url, timeout_s=timeout_s, attempts=1) for url in dict.fromkeys(urls)]
+    members = [
+        Endpoint.connect(url, name=name, timeout_s=timeout_s, attempts=1)
+        for url, name in zip(urls, name_endpoints(urls), strict=True)
+    ]
     return Endpoints(members, agreement=agreement, attempts=attempts, receipt_timeout_s=receipt_timeout_s)
 
 
@@ -264,4 +268,4 @@ def _is_same(refusal: Reverted, other: Reverted) -> bool:
 
 
 def _spell(answer: object) -> str:
-    return ("0x" + answer.hex() if isinstance(answer, bytes) else str(answer))[:_MOST_QUOTED]
+    return quote("0x" + answer.hex() if isinstance(answer, bytes) else answer)

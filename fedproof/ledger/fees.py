@@ -1,4 +1,4 @@
-"""What a transaction offers for its gas, in wei, as JSON-RPC's fields: EIP-1559 where there is a base fee."""
+"""What a transaction offers for its gas, in wei, as JSON-RPC's fields (EIP-1559)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from web3 import Web3
 from web3.exceptions import Web3RPCError
 from web3.types import RPCEndpoint
 
 from fedproof.errors import LedgerError
+from fedproof.ledger.answers import as_int64
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.finality import find_final_tag
-from fedproof.ledger.transactions import as_int64
 
 _DEFAULT_TIP = 10**9
 _GWEI = 10**9
@@ -36,15 +37,20 @@ def suggest_fees(endpoint: Endpoint, *, ceilings: Ceilings) -> Fees:
         ceilings: most that it may offer.
 
     Raises:
-        LedgerError: it costs more now, or the endpoint does not answer.
+        LedgerError: it costs more now, the chain has no base fee, or the endpoint does not answer.
     """
     tag = find_final_tag(endpoint, "latest")
-    base = endpoint.agree("eth_getBlockByNumber", lambda web3: web3.eth.get_block(tag).get("baseFeePerGas"))
-    if base is None:
-        price = _find_median(endpoint, "eth_gasPrice", lambda member: member.web3.eth.gas_price)
-        _verify(price, ceilings.fee, "max_fee_gwei", where=f"{endpoint.url}: gas price")
-        return {"gasPrice": price}
-    base_fee = as_int64(base, "base fee")
+
+    def request(web3: Web3) -> int | None:
+        base_fee = web3.eth.get_block(tag).get("baseFeePerGas")
+        return None if base_fee is None else as_int64(base_fee, "base fee")
+
+    base_fee = endpoint.agree("eth_getBlockByNumber", request)
+    if base_fee is None:
+        # A price without one is all tip, and whether it is a usual one cannot be told.
+        raise LedgerError(
+            f"{endpoint.url}: expected a chain with a base fee (EIP-1559), its newest block names none"
+        )
     tip = _find_median(endpoint, "eth_maxPriorityFeePerGas", _request_tip)
     _verify(tip, ceilings.tip, "max_tip_gwei", where=f"{endpoint.url}: tip")
     _verify(base_fee + tip, ceilings.fee, "max_fee_gwei", where=f"{endpoint.url}: base fee and tip")
@@ -66,9 +72,9 @@ def raise_fees(fees: Fees, suggested: Fees, *, ceilings: Ceilings, where: str) -
     Raises:
         LedgerError: they would be above a ceiling.
     """
-    raised = {key: max(suggested.get(key, 0), fee + fee // 8 + 1) for key, fee in fees.items()}
-    _verify(max(raised.values()), ceilings.fee, "max_fee_gwei", where=where)
-    _verify(raised.get("maxPriorityFeePerGas", 0), ceilings.tip, "max_tip_gwei", where=where)
+    raised = {key: max(suggested[key], fee + fee // 8 + 1) for key, fee in fees.items()}
+    _verify(raised["maxFeePerGas"], ceilings.fee, "max_fee_gwei", where=where)
+    _verify(raised["maxPriorityFeePerGas"], ceilings.tip, "max_tip_gwei", where=where)
     return raised
 
 

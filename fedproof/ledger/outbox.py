@@ -16,31 +16,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import structlog
-from eth_typing import ChecksumAddress
 from structlog.typing import FilteringBoundLogger
 from web3.types import TxParams, TxReceipt
 
-from fedproof.digests import checksum_address
-from fedproof.errors import LedgerError, LedgerUnreachable
+from fedproof.errors import LedgerError, LedgerUnreachable, TransactionRefused
 from fedproof.ledger.endpoint import Endpoint
-from fedproof.ledger.fees import Ceilings, raise_fees, suggest_fees
-from fedproof.ledger.finality import find_final_number, find_final_tag
+from fedproof.ledger.fees import suggest_fees
 from fedproof.ledger.outbox_file import OutboxFile
 from fedproof.ledger.sending import Sending, SendingRules, SendingState
 from fedproof.ledger.signer import Signer
-from fedproof.ledger.transactions import (
-    count_having,
-    count_transactions,
-    estimate_gas,
-    explain_revert,
-    find_receipt,
-    hand_over,
-    is_spent,
-)
+from fedproof.ledger.transactions import count_transactions, estimate_gas, explain_revert
+from fedproof.ledger.watch import Watch
 
 _NONCE_ATTEMPTS = 4
 _FIRST_POLL_S = 0.05
 _LAST_POLL_S = 0.5
+_URGENT = (SendingState.PREPARED, SendingState.MINED)
 
 
 class Outbox:
@@ -63,9 +54,10 @@ class Outbox:
         self.is_durable = rules.path is not None
         self._endpoint = endpoint
         self._rules = rules
-        self._ceilings = Ceilings(int(rules.max_fee_gwei * 10**9), int(rules.max_tip_gwei * 10**9))
-        self._sender = cast("ChecksumAddress", checksum_address(signer.address))
-        self._file = OutboxFile(rules.path, chain_id=endpoint.chain_id, wallet=signer.address)
+        self._file = OutboxFile(
+            rules.path, chain_id=endpoint.chain_id, wallet=signer.address, finality=rules.finality
+        )
+        self._watch = Watch(endpoint, signer, rules, self._file)
         self._log: FilteringBoundLogger = structlog.get_logger()
         self._tended_at = -1
         self._nudge_at: dict[int, float] = {}
@@ -102,8 +94,8 @@ class Outbox:
             if receipt is not None:
                 return self._judge(sending, receipt)
         raise LedgerError(
-            f"{self._endpoint.url}: {what}: expected a free nonce for {self._sender}, got 'nonce too low' "
-            f"{_NONCE_ATTEMPTS} times: another process sends with the same key"
+            f"{self._endpoint.url}: {what}: expected a free nonce for {self._watch.sender}, got "
+            f"'nonce too low' {_NONCE_ATTEMPTS} times: another process sends with the same key"
         )
 
     def tend(self, final_block: int) -> None:
@@ -123,7 +115,7 @@ class Outbox:
         self._tended_at = final_block
 
     def settle(self, announce: Callable[[Sending], object]) -> None:
-        """Return once nothing is on its way any more; what was not sent yet is sent.
+        """Return once everything is in a block that counts here; what was not sent yet is sent.
 
         Args:
             announce: is told of each sending before it is waited for.
@@ -137,13 +129,13 @@ class Outbox:
             self._await_receipt(sending, is_new=False)
 
     def _tend(self, sending: Sending, final_block: int) -> None:
-        is_urgent = sending.state in (SendingState.PREPARED, SendingState.MINED)
-        sending, receipt = self._look(sending)
+        is_urgent = sending.state in _URGENT
+        sending, receipt = self._watch.look(sending, final_block)
         if receipt is not None:
-            self._is_settled(sending, receipt, final_block)
-        elif is_urgent or time.monotonic() >= self._nudge_at.setdefault(sending.number, self._later()):
+            return
+        if is_urgent or time.monotonic() >= self._nudge_at.setdefault(sending.number, self._later()):
             self._nudge_at[sending.number] = self._later()
-            self._nudge(sending)
+            self._watch.nudge(sending)
 
     def _later(self) -> float:
         return time.monotonic() + self._rules.replace_after_s
@@ -151,11 +143,11 @@ class Outbox:
     # From a call to a pending transaction
 
     def _prepare(self, key: str, call: Mapping[str, Any], *, what: str) -> Sending:
-        params = cast("TxParams", {**call, "from": self._sender})
+        params = cast("TxParams", {**call, "from": self._watch.sender})
         gas = estimate_gas(self._endpoint, params, what=what)
-        fees = suggest_fees(self._endpoint, ceilings=self._ceilings)
+        fees = suggest_fees(self._endpoint, ceilings=self._watch.ceilings)
         mark = self._file.mark()
-        floor = count_transactions(self._endpoint, self._sender, "pending")
+        floor = count_transactions(self._endpoint, self._watch.sender, "pending")
         # What is mined in between may make it dearer, such as being the first to touch a slot.
         whole = {**call, "value": 0, "chainId": self._endpoint.chain_id, "gas": gas + gas // 4}
         sending = self._file.prepare(
@@ -165,40 +157,20 @@ class Outbox:
             # Those in between are on their way, or were never sent, or the chain has lost them.
             for other in self._file.unsettled():
                 if floor <= other.nonce < sending.nonce:
-                    self._offer_again(other)
+                    self._watch.offer_again(other)
         return sending
 
     def _offer_first(self, sending: Sending) -> bool:
         """Hand a new transaction over; False when its nonce has been taken by another one."""
         try:
-            state = self._offer(sending)
-        except LedgerUnreachable:
-            raise  # it may have arrived
-        except LedgerError:
+            state = self._watch.offer(sending)
+        except TransactionRefused:
             self._file.note(sending, SendingState.SUPERSEDED)
             raise
         if state is SendingState.SUPERSEDED:
             # A crash before this line: it is refused again, and superseded when the other one is final.
             self._file.note(sending, SendingState.SUPERSEDED)
         return state is not SendingState.SUPERSEDED
-
-    def _offer(self, sending: Sending) -> SendingState:
-        """Hand the newest version over, and return what became of it."""
-        state = hand_over(self._endpoint, sending.versions[0].signed, what=sending.what)
-        if state is not SendingState.SUPERSEDED:
-            # A crash before this line leaves it prepared: it is offered again, which changes nothing.
-            self._file.note_offered(sending, state)
-        return state
-
-    def _offer_again(self, sending: Sending) -> bool:
-        """Hand over what is on the disk already; False when too few take it, for whatever reason."""
-        try:
-            return self._offer(sending) is SendingState.PENDING
-        except LedgerUnreachable:
-            raise
-        except LedgerError as error:
-            self._log.warning("transaction_refused", what=sending.what, message=str(error))
-            return False
 
     # From a pending transaction to a receipt
 
@@ -209,17 +181,16 @@ class Outbox:
         pause_s = _FIRST_POLL_S
         while True:
             sending = self._file.load(sending.number)  # other processes look after it, too
-            is_urgent = sending.state in (SendingState.PREPARED, SendingState.MINED)
+            is_urgent = sending.state in _URGENT
             silence = None
             try:
                 # Before the receipt: in between, the chain may drop the block and grow.
-                is_mined = sending.state is SendingState.MINED
-                final_block = find_final_number(self._endpoint, self._rules.finality) if is_mined else -1
-                sending, receipt = self._look(sending)
-                if receipt is not None and self._is_settled(sending, receipt, final_block):
+                final_block = self._watch.find_final_block(sending, self._rules.finality)
+                sending, receipt = self._watch.look(sending, final_block)
+                if receipt is not None and receipt["blockNumber"] <= final_block:
                     return receipt
                 if receipt is None and (is_urgent or time.monotonic() >= nudge_at):
-                    sending = self._nudge(sending)
+                    sending = self._watch.nudge(sending)
                     nudge_at = self._later()
             except LedgerUnreachable as error:
                 silence = error  # no news: it is on its way all the same
@@ -229,7 +200,7 @@ class Outbox:
             if time.monotonic() > started + timeout_s:
                 if silence is not None:
                     raise silence
-                wanted = "final" if sending.state is SendingState.MINED else "mined"
+                wanted = "final" if sending.block is not None else "mined"
                 raise LedgerError(
                     f"{self._endpoint.url}: {sending.what}: expected transaction "
                     f"0x{sending.versions[0].signed.hash.hex()} to be {wanted} within {timeout_s:.0f} s, "
@@ -238,87 +209,10 @@ class Outbox:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LAST_POLL_S)
 
-    def _look(self, sending: Sending) -> tuple[Sending, TxReceipt | None]:
-        """Return a sending as it stands now, and its receipt if there is one."""
-        for version in sending.versions:
-            receipt = self._endpoint.confirm(
-                "eth_getTransactionReceipt",
-                lambda web3, version=version: find_receipt(web3, version.signed.hash),  # type: ignore[misc]
-            )
-            if receipt is not None:
-                return self._note_mined(sending, receipt), receipt
-        if sending.state in (SendingState.MINED, SendingState.FINAL):
-            self._log.warning("transaction_unmined", what=sending.what, block=sending.block)
-            # A crash before this line: the next look finds the same.
-            sending = self._file.revive(sending)
-        return sending, None
-
-    def _is_settled(self, sending: Sending, receipt: TxReceipt, final_block: int) -> bool:
-        """Return whether nobody need wait any longer for a transaction that is in a block.
-
-        Args:
-            sending: as it stands now.
-            receipt: as it was read after `final_block`.
-            final_block: number of the newest block that finality covers.
-        """
-        if sending.state is SendingState.MINED:
-            if (sending.block or 0) > final_block:
-                return False
-            # A crash before this line: the next look finds the same.
-            self._file.note(sending, _find_end(receipt), block=sending.block)
-        return True
-
-    def _note_mined(self, sending: Sending, receipt: TxReceipt) -> Sending:
-        is_over = sending.state in (SendingState.FINAL, SendingState.REVERTED)
-        # One that reverted is watched as well: another block may hold it where it passes.
-        is_over = is_over or self._rules.finality in ("latest", 0)
-        state = _find_end(receipt) if is_over else SendingState.MINED
-        if (sending.state, sending.block) == (state, receipt["blockNumber"]):
-            return sending
-        # A crash before this line: the receipt is still there.
-        return self._file.note(sending, state, block=int(receipt["blockNumber"]))
-
-    def _nudge(self, sending: Sending) -> Sending:
-        """Do what a transaction that stays unmined calls for, and return it as it is then."""
-        count = count_transactions(self._endpoint, self._sender, "latest")
-        # Only now: a version of another process was on the disk before it could be counted.
-        sending = self._file.load(sending.number)
-        if sending.state is SendingState.SUPERSEDED:
-            return sending
-        if count > sending.nonce:
-            hashes = [version.signed.hash for version in sending.versions]
-            tag = find_final_tag(self._endpoint, self._rules.finality)
-            if not is_spent(self._endpoint, self._sender, sending.nonce, but_for=hashes, block=tag):
-                return sending  # mined a moment ago, or the other one's block may still go
-            self._log.warning("nonce_taken", what=sending.what, nonce=sending.nonce)
-            # A crash before this line: the next look finds the same.
-            return self._file.note(sending, SendingState.SUPERSEDED)
-        newest = sending.versions[0]
-        is_here = sending.state is SendingState.PREPARED
-        is_lost = not is_here and count_having(self._endpoint, newest.signed.hash) < self._endpoint.agreement
-        if is_lost:
-            self._log.warning("transaction_sent_again", what=sending.what, transaction=newest.signed.hash)
-        if (is_here or is_lost) and self._offer_again(sending):
-            return self._file.load(sending.number)
-        if time.time() - newest.made < self._rules.replace_after_s:
-            return sending
-        where = f"{self._endpoint.url}: {sending.what}: still pending as 0x{newest.signed.hash.hex()}"
-        suggested = suggest_fees(self._endpoint, ceilings=self._ceilings)
-        fees = raise_fees(newest.fees, suggested, ceilings=self._ceilings, where=where)
-        sending = self._file.replace(sending, fees, sign=self.signer.sign_transaction)
-        self._log.info("transaction_replaced", what=sending.what, fees=dict(fees))
-        # A crash before this line: the version is on the disk, and the newest one is what is offered.
-        self._offer(sending)
-        return self._file.load(sending.number)
-
     def _judge(self, sending: Sending, receipt: TxReceipt) -> TxReceipt:
         """Return a receipt of a transaction that the contract took."""
         if receipt["status"] == 1:
             return receipt
         call = {key: value for key, value in sending.call.items() if key in ("to", "data")}
-        params = cast("TxParams", {**call, "from": self._sender})
+        params = cast("TxParams", {**call, "from": self._watch.sender})
         raise explain_revert(self._endpoint, params, receipt, what=sending.what)
-
-
-def _find_end(receipt: TxReceipt) -> SendingState:
-    return SendingState.FINAL if receipt["status"] == 1 else SendingState.REVERTED

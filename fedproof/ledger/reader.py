@@ -13,6 +13,7 @@ from web3.types import BlockIdentifier, RPCEndpoint, TxParams
 
 from fedproof.digests import ZERO_DIGEST, Address, Digest, as_address, checksum_address
 from fedproof.errors import HistoryBroken, LedgerError, WrongContract
+from fedproof.ledger.answers import as_hash, as_int64
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.endpoint import Endpoint, reading_answer
 from fedproof.ledger.events import Event, MemberStatus, Phase
@@ -25,6 +26,7 @@ from fedproof.ledger.standing import Member, Privacy, Round, State
 BLOCKS_PER_QUERY = 2_000
 EVENTS_PER_QUERY = 2_000
 _BLOCKS_AT_FIRST = 100
+_FEWEST_TO_SPLIT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class LedgerReader:
         self._address = cast("ChecksumAddress", checksum_address(contract))
         self._contract = endpoint.web3.eth.contract(address=self._address, abi=cast("Any", artifact.abi))
         self._history_hash_call = self._contract.encode_abi("historyHash")
-        self.chain_id = _as_uint64(endpoint.chain_id, "chain")
+        self.chain_id = endpoint.chain_id
         # One account's first contract has the same address on every chain.
         if chain_id not in (None, self.chain_id):
             raise WrongContract(
@@ -79,7 +81,7 @@ class LedgerReader:
 
     def block_number(self) -> int:
         """Return the newest block's number."""
-        return _as_uint64(self._endpoint.height(), "newest block")
+        return self._endpoint.height()
 
     def block(self, number: int) -> BlockRef:
         """Return a block by its number."""
@@ -112,7 +114,7 @@ class LedgerReader:
             ) -> tuple[bytes, list[Event]]:
                 # One that lags may leave out the events of blocks that it does not know, and say nothing.
                 is_one = self._endpoint.members == 1
-                known = b"" if is_one else bytes(web3.eth.get_block(BlockNumber(last))["hash"])
+                known = b"" if is_one else as_hash(web3.eth.get_block(BlockNumber(last))["hash"], "block")
                 # Not by web3's own method, whose formatting of each log takes as long as all the rest.
                 answer: Any = web3.provider.make_request(RPCEndpoint("eth_getLogs"), [query])
                 with reading_answer("eth_getLogs"):
@@ -121,7 +123,13 @@ class LedgerReader:
                     return known, decode_logs(answer["result"])
 
             # The running hash covers a commitment only from its round's seal on.
-            _, events = self._endpoint.agree("eth_getLogs", request)
+            try:
+                _, events = self._endpoint.agree("eth_getLogs", request)
+            except LedgerError:
+                if last - first < _FEWEST_TO_SPLIT:
+                    raise
+                blocks = max(1, (last - first + 1) // 16)  # after a quiet time, they may hold too many for one answer
+                continue
             yield last, events
             like_before = (last - first + 1) * EVENTS_PER_QUERY // max(1, len(events))
             first, blocks = last + 1, max(1, min(like_before, BLOCKS_PER_QUERY))
@@ -256,10 +264,10 @@ class LedgerReader:
             block = web3.eth.get_block(which)
             with reading_answer("eth_getBlockByNumber"):
                 return BlockRef(
-                    _as_uint64(block["number"], "block"),
-                    Digest(bytes(block["hash"])),
-                    _as_uint64(block["timestamp"], "timestamp"),
-                    Digest(bytes(block["parentHash"])),
+                    as_int64(block["number"], "block"),
+                    as_hash(block["hash"], "block"),
+                    as_int64(block["timestamp"], "timestamp"),
+                    as_hash(block["parentHash"], "block"),
                 )
 
         return self._endpoint.agree("eth_getBlockByNumber", request)
@@ -269,19 +277,11 @@ class LedgerReader:
         # Asked for at each new block, and web3 takes as long again to find the function in the contract.
         call: TxParams = {"to": self._address, "data": self._history_hash_call}
 
-        def request(web3: Web3) -> tuple[bytes, bytes]:
+        def request(web3: Web3) -> tuple[bytes, Digest]:
             is_one = self._endpoint.members == 1
-            found = b"" if is_one else bytes(web3.eth.get_block(BlockNumber(at_block))["hash"])
-            return found, bytes(web3.eth.call(call, BlockNumber(at_block)))
+            found = b"" if is_one else as_hash(web3.eth.get_block(BlockNumber(at_block))["hash"], "block")
+            answer = web3.eth.call(call, BlockNumber(at_block))
+            # None before the contract was there.
+            return found, as_hash(answer, "historyHash") if len(answer) else ZERO_DIGEST
 
-        found, answer = self._endpoint.agree("historyHash", request)
-        if len(answer) not in (0, 32):  # none before the contract was there
-            raise LedgerError(f"{self._endpoint.url}: historyHash: expected 32 bytes, got {len(answer)}")
-        return found, Digest(answer or ZERO_DIGEST)
-
-
-def _as_uint64(number: object, what: str) -> int:
-    # What is larger Python may refuse to print.
-    if not isinstance(number, int) or not 0 <= number < 1 << 64:
-        raise LedgerError(f"{what}: expected a number from 0 to 2^64 - 1, got another answer")
-    return number
+        return self._endpoint.agree("historyHash", request)

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedproof.digests import ZERO_DIGEST, checksum_address
 from fedproof.ledger.client import Ledger, Receipt
+from fedproof.ledger.transactions import estimate_gas
 
 
 class Rehearsal(Ledger):
@@ -19,5 +20,5 @@ class Rehearsal(Ledger):
         sender = checksum_address(self.outbox.signer.address)
         data = self._contract.encode_abi(name, args=arguments)
         call: Any = {"from": sender, "to": self._address, "data": data}
-        gas = self._endpoint.ask(f"{name} by {sender}", lambda: self._endpoint.web3.eth.estimate_gas(call))
-        return Receipt(transaction_hash=ZERO_DIGEST, block_number=0, gas_used=int(gas), events=())
+        gas = estimate_gas(self._endpoint, call, what=f"{name} by {sender}")
+        return Receipt(transaction_hash=ZERO_DIGEST, block_number=0, gas_used=gas, events=())

@@ -11,6 +11,7 @@ from eth_utils.abi import function_abi_to_4byte_selector
 
 from fedproof.digests import Digest, checksum_address
 from fedproof.errors import Reverted
+from fedproof.ledger.answers import quote
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.encoding import Argument, make_argument
 from fedproof.ledger.events import ROLE_NAMES
@@ -39,15 +40,16 @@ def decode_revert(data: bytes, *, what: str) -> Reverted:
             return Reverted(f"{what}: the contract refused: {name}({spelled})", name=name, arguments=named)
         if selector == _ERROR_STRING:
             (reason,) = decode(["string"], body)
-            return Reverted(f"{what}: reverted: {reason}", name="Revert", arguments={"reason": reason})
+            return Reverted(f"{what}: reverted: {quote(reason)}", name="Revert", arguments={"reason": reason})
         if selector == _PANIC:
             (code,) = decode(["uint256"], body)
             return Reverted(
                 f"{what}: panicked with code 0x{code:02x}", name="Panic", arguments={"code": code}
             )
     except (DecodingError, ValueError) as error:
-        return _unknown(f"{what}: reverted with 0x{data.hex()}, which cannot be decoded: {error}", data)
-    return _unknown(f"{what}: reverted with {'0x' + data.hex() if data else 'no reason'}", data)
+        spelled = quote("0x" + data.hex())
+        return _unknown(f"{what}: reverted with {spelled}, which cannot be decoded: {quote(error)}", data)
+    return _unknown(f"{what}: reverted with {quote('0x' + data.hex()) if data else 'no reason'}", data)
 
 
 def _unknown(message: str, data: bytes) -> Reverted:

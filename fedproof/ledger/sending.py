@@ -26,7 +26,7 @@ class SendingRules:
 
     Attributes:
         path: the wallet's outbox file; without one, a crash forgets what was under way.
-        finality: which block ends the watch over a transaction.
+        finality: which block ends the watch over a transaction that is prepared under these rules.
         replace_after_s: how long one may stay unmined before it is sent again, or its fees are raised.
         max_fee_gwei: most that a unit of gas may cost, base fee and tip together.
         max_tip_gwei: most of it that may be the tip.
@@ -73,6 +73,7 @@ class Sending:
         key: the caller's name for it; of one key at most one sending is neither reverted nor superseded.
         what: its purpose, for messages.
         call: the transaction's fields, except nonce and fees.
+        finality: which block ends the watch over it, whoever looks: that of the process which prepared it.
         block: number of the block that it was seen in last.
         versions: newest first; at least one.
     """
@@ -83,5 +84,6 @@ class Sending:
     call: Mapping[str, Any]
     nonce: int
     state: SendingState
+    finality: Finality
     block: int | None
     versions: tuple[Version, ...]

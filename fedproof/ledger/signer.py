@@ -6,7 +6,11 @@ what comes back here is used only if it is what was asked for, under the right k
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
 import requests
@@ -19,14 +23,17 @@ from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 from hexbytes import HexBytes
 from rlp.exceptions import RLPException
+from urllib3.exceptions import HTTPError
 
 from fedproof.digests import Address, Digest, as_address, checksum_address
 from fedproof.errors import ConfigurationError, FedproofError, LedgerError
+from fedproof.ledger.answers import quote
+from fedproof.ledger.url import hide_secrets
 
 # In the words of Web3Signer, of most nodes, and of Clef.
 _TRANSACTION_METHODS = ("eth_signTransaction", "account_signTransaction")
 _TYPED_DATA_METHODS = ("eth_signTypedData", "eth_signTypedData_v4", "account_signTypedData")
-_QUANTITIES = ("nonce", "gas", "value", "chainId", "maxFeePerGas", "maxPriorityFeePerGas", "gasPrice")
+_QUANTITIES = ("nonce", "gas", "value", "chainId", "maxFeePerGas", "maxPriorityFeePerGas")
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0  # of secp256k1
 _OTHER_FORM = (
     AttributeError,
@@ -39,7 +46,8 @@ _OTHER_FORM = (
     ValidationError,
     ValueError,
 )
-_MOST_QUOTED = 300
+_NO_ANSWER = (requests.RequestException, HTTPError, TimeoutError)
+_MOST_ANSWER_BYTES = 1 << 20  # several times the largest transaction that pools take, in hexadecimal
 
 
 class Signed(NamedTuple):
@@ -103,13 +111,16 @@ class RemoteSigner:
         Args:
             url: an ``http://`` or ``https://`` address that speaks JSON-RPC.
             address: the account to sign as.
-            timeout_s: for one signature.
+            timeout_s: for one signature, whatever the signer does; the outbox is locked meanwhile.
 
         Raises:
             ConfigurationError: another kind of address.
         """
-        if not url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"signer_url: expected an http:// or https:// address, got {url!r}")
+        self._shown = hide_secrets(url)
+        if not self._shown.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"signer_url: expected an http:// or https:// address, got {self._shown}"
+            )
         self.address = address
         self._url = url
         self._timeout_s = timeout_s
@@ -122,12 +133,8 @@ class RemoteSigner:
         2. The signature is this account's.
 
         Raises:
-            LedgerError: the signer does not answer or refuses, a check fails, or the chain has no base fee.
+            LedgerError: the signer does not answer or refuses, or a check fails.
         """
-        if "maxFeePerGas" not in transaction:
-            raise LedgerError(
-                f"{self._url}: expected a chain with a base fee (EIP-1559) to sign remotely for"
-            )
         asked = {key: hex(value) if key in _QUANTITIES else value for key, value in transaction.items()}
         request = {**asked, "from": checksum_address(self.address)}
         answer = self._ask(_TRANSACTION_METHODS, [request])
@@ -140,7 +147,7 @@ class RemoteSigner:
         except (FedproofError, *_OTHER_FORM) as error:
             raise self._refuse("the signed transaction", error) from error
         if bytes(raw) != bytes(expected):  # 1
-            raise LedgerError(f"{self._url}: expected the transaction that was asked for, got another one")
+            raise LedgerError(f"{self._shown}: expected the transaction that was asked for, got another one")
         self._verify_signatory(signatory)  # 2
         return Signed(bytes(raw), Digest(keccak(raw)))
 
@@ -171,33 +178,60 @@ class RemoteSigner:
     def _verify_signatory(self, found: Address) -> None:
         if found != self.address:
             raise LedgerError(
-                f"{self._url}: expected a signature of {checksum_address(self.address)}, "
+                f"{self._shown}: expected a signature of {checksum_address(self.address)}, "
                 f"got one of {checksum_address(found)}"
             )
 
     def _ask(self, methods: Sequence[str], parameters: list[object]) -> Any:
         """Return the result of the first of the methods that the signer answers."""
+        deadline = time.monotonic() + self._timeout_s
         refusals = []
         for method in [self._known[methods]] if methods in self._known else methods:
-            body: Any = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
             try:
-                answer = requests.post(self._url, json=body, timeout=self._timeout_s).json()
+                answer = self._post(method, parameters, deadline)
                 if "result" in answer and answer.get("error") is None:
                     self._known[methods] = method
                     return answer["result"]
-                refusals.append(f"{method}: {str(answer['error']['message'])[:_MOST_QUOTED]}")
-            except requests.RequestException as error:
+                refusals.append(f"{method}: {quote(answer['error']['message'])}")
+            except _NO_ANSWER as error:
+                # Not its words, which quote the whole address.
                 raise LedgerError(
-                    f"{self._url}: expected an answer to {method}, got none: {str(error)[:_MOST_QUOTED]}; "
-                    "is the signer running?"
-                ) from error
+                    f"{self._shown}: expected an answer to {method} within {self._timeout_s:g} s, got none "
+                    f"({type(error).__name__}); is the signer running?"
+                ) from None
             except _OTHER_FORM as error:
                 raise self._refuse(f"JSON-RPC's answer to {method}", error) from error
-        raise LedgerError(f"{self._url}: expected a signature, the signer refuses: {'; '.join(refusals)}")
+        raise LedgerError(f"{self._shown}: expected a signature, the signer refuses: {'; '.join(refusals)}")
+
+    def _post(self, method: str, parameters: list[object], deadline: float) -> Any:
+        """Return what the signer answers until then."""
+        body: Any = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
+        answer: Future[Any] = Future()
+
+        def ask() -> None:
+            try:
+                with requests.post(
+                    self._url,
+                    json=body,
+                    headers={"Accept-Encoding": "identity"},
+                    timeout=self._timeout_s,
+                    stream=True,
+                ) as response:
+                    raw = response.raw.read(_MOST_ANSWER_BYTES + 1)
+                if len(raw) > _MOST_ANSWER_BYTES:
+                    raise ValueError(f"more than {_MOST_ANSWER_BYTES} bytes")
+                answer.set_result(json.loads(raw))
+            except (*_NO_ANSWER, *_OTHER_FORM) as error:
+                answer.set_exception(error)
+
+        # The timeout above is for each pause: a signer that says a little at a time would hold us for ever.
+        # The thread that it holds in our place waits for no lock, and ends with the process.
+        threading.Thread(target=ask, daemon=True).start()
+        return answer.result(timeout=max(0.0, deadline - time.monotonic()))
 
     def _refuse(self, expected: str, error: Exception) -> LedgerError:
-        came = f"{type(error).__name__}: {str(error)[:_MOST_QUOTED]}"
-        return LedgerError(f"{self._url}: expected {expected}, got something else: {came}")
+        came = f"{type(error).__name__}: {quote(error)}"
+        return LedgerError(f"{self._shown}: expected {expected}, got something else: {came}")
 
 
 def _spell(value: object) -> object:

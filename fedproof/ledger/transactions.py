@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from typing import Any, cast
@@ -11,17 +12,30 @@ from web3 import Web3
 from web3.exceptions import TransactionNotFound, Web3Exception
 from web3.types import BlockIdentifier, TxParams, TxReceipt
 
-from fedproof.errors import LedgerError, LedgerUnreachable, Reverted
+from fedproof.errors import LedgerError, LedgerUnreachable, Reverted, TransactionRefused
+from fedproof.ledger.answers import as_hash, as_int64
 from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.reverts import decode_revert
 from fedproof.ledger.sending import SendingState
 from fedproof.ledger.signer import Signed
 
 # JSON-RPC has no codes for these; the phrases are those of geth, reth, anvil, Nethermind, Besu and Erigon.
-_SAME_TRANSACTION = ("already known", "alreadyknown", "already imported", "known transaction")
+_SAME_TRANSACTION = re.compile(r"already ?known|already imported|\bknown transaction", re.IGNORECASE)
+_NONCE_TAKEN = re.compile(
+    r"nonce (is )?too low|old ?nonce|replacement ?(transaction underpriced|not ?allowed)", re.IGNORECASE
+)
+# Said before a transaction is kept or passed on. What is not among them, such as a load balancer's "request
+# timed out" or "internal error", may come after that.
+_REFUSED = re.compile(
+    _NONCE_TAKEN.pattern + r"|insufficient ?(funds|balance|gas)|enough funds|exceeds (account )?balance"
+    r"|underpriced|less than (block )?base fee|fee ?cap|fee ?too ?low|gas price (too low|below)|priority fee"
+    r"|exceeds the configured cap|intrinsic gas|gas ?limit|nonce (is )?too high|nonce ?gap|nonce ?too ?far"
+    r"|pool (is )?full|account limit|oversized|initcode|transaction type|invalid (sender|signature|chain)"
+    r"|wrong ?chain|sender not|not authorized|sender ?is ?contract",
+    re.IGNORECASE,
+)
 _AGREED_OF_RECEIPTS = ("transactionHash", "blockHash", "blockNumber", "status", "gasUsed")
 _AGREED_OF_LOGS = ("address", "topics", "data", "blockNumber", "transactionHash", "logIndex")
-_NONCE_TAKEN = ("nonce too low", "nonce is too low", "oldnonce", "replacement transaction underpriced")
 
 
 def estimate_gas(endpoint: Endpoint, params: TxParams, *, what: str) -> int:
@@ -78,27 +92,35 @@ def hand_over(endpoint: Endpoint, signed: Signed, *, what: str) -> SendingState:
 
     Raises:
         LedgerUnreachable: no answer; it may have arrived all the same.
-        LedgerError: refused.
+        TransactionRefused: every endpoint refuses it, and none has it.
+        LedgerError: an answer that is neither; it may have arrived all the same.
     """
+    refusing: set[Web3] = set()
 
     def request(web3: Web3) -> None:
+        refusing.discard(web3)
         try:
             web3.eth.send_raw_transaction(signed.raw)
         except Web3Exception as error:
             # An attempt whose answer was lost may have arrived all the same; then a repetition is refused.
-            if not any(phrase in str(error).lower() for phrase in _SAME_TRANSACTION):
-                raise
+            if _SAME_TRANSACTION.search(str(error)):
+                return
+            if _REFUSED.search(str(error)):
+                refusing.add(web3)
+            raise
 
     try:
         having = endpoint.broadcast(what, request)
     except LedgerUnreachable:
         raise
     except LedgerError as error:
-        if not any(phrase in str(error).lower() for phrase in _NONCE_TAKEN):
-            raise
         having = count_having(endpoint, signed.hash)
         if not having:
-            return SendingState.SUPERSEDED
+            if len(refusing) < endpoint.members:
+                raise LedgerError(f"{error}; it may have arrived all the same") from error
+            if _NONCE_TAKEN.search(str(error)):
+                return SendingState.SUPERSEDED
+            raise TransactionRefused(str(error)) from error
     return SendingState.PENDING if having >= endpoint.agreement else SendingState.PREPARED
 
 
@@ -133,7 +155,7 @@ def count_transactions(endpoint: Endpoint, sender: ChecksumAddress, block: Block
         eth = member.web3.eth
         return member.ask("eth_getTransactionCount", lambda: eth.get_transaction_count(sender, block))
 
-    return as_int64(endpoint.reach("eth_getTransactionCount", request), "eth_getTransactionCount")
+    return endpoint.reach("eth_getTransactionCount", request)
 
 
 def is_spent(
@@ -174,22 +196,15 @@ def find_receipt(web3: Web3, transaction_hash: bytes) -> TxReceipt | None:
         receipt = web3.eth.get_transaction_receipt(cast("Any", transaction_hash))
     except TransactionNotFound:
         return None
-    if bytes(receipt["transactionHash"]) != transaction_hash or receipt["status"] not in (0, 1):
+    if bytes(receipt["transactionHash"]) != transaction_hash or as_int64(receipt["status"], "status") > 1:
         raise ValueError("a receipt of another transaction")
-    as_int64(receipt["blockNumber"], "block")
+    as_hash(receipt["blockHash"], "block")
+    numbers: list[object] = [receipt["blockNumber"], receipt["gasUsed"]]
+    numbers += [log[key] for log in receipt["logs"] for key in ("blockNumber", "logIndex")]
+    for number in numbers:
+        as_int64(number, "receipt")
     agreed: dict[str, Any] = {key: receipt[key] for key in _AGREED_OF_RECEIPTS}  # type: ignore[literal-required]
     # Of a transaction that creates no contract it is null, left out, or whatever an endpoint makes of that.
     agreed["contractAddress"] = None if receipt.get("to") else receipt.get("contractAddress")
     agreed["logs"] = [{key: log[key] for key in _AGREED_OF_LOGS} for log in receipt["logs"]]  # type: ignore[literal-required]
     return cast("TxReceipt", agreed)
-
-
-def as_int64(number: object, what: str) -> int:
-    """Return a number that an endpoint answered, if it is one that a file can hold.
-
-    Raises:
-        LedgerError: it is not.
-    """
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << 63:
-        raise LedgerError(f"{what}: expected a number from 0 to 2^63 - 1, got another answer")
-    return number

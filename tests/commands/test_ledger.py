@@ -145,7 +145,17 @@ def test_the_doctor_finds_nothing_wrong(office: Office) -> None:
     office.deploy()
     text = run("ledger", "doctor", "--address-book", office.book)
     assert not [line for line in text.splitlines() if line.startswith("BAD")]
-    for check in ("endpoint", "chain id", "code", "history", "balance", "clock", "finality", "windows"):
+    for check in (
+        "endpoint",
+        "chain id",
+        "code",
+        "history",
+        "parties",
+        "balance",
+        "clock",
+        "finality",
+        "windows",
+    ):
         assert f"ok   {check}" in text
 
 
@@ -191,6 +201,8 @@ def test_the_doctor_says_what_to_do(office: Office, free_port: int) -> None:
     assert "name an endpoint of that chain" in examine()
     office.book.write_text(json.dumps({**known, "contract": "0x" + "11" * 20}))
     assert "take the address book" in examine()
+    office.book.write_text(json.dumps({**known, "admin": "0x" + "11" * 20}))
+    assert f"got {known['admin']} as admin" in examine()
     assert book["contract"] == known["contract"]
 
 

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from types import MethodType
+from types import FunctionType
 
 import pytest
 import requests
@@ -14,9 +14,9 @@ from eth_utils import keccak
 from typer.testing import CliRunner
 
 from fedproof.cli import app
-from fedproof.errors import LedgerError, LedgerUnreachable
+from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable
 from fedproof.ledger.client import Ledger
-from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.endpoints import connect_endpoints
 from fedproof.ledger.sending import SendingState
 from tests.ledger.anvil import Answer, Proxy, fail, honest, make_liar_in_fees, make_liar_in_receipts, proxied
 from tests.office import Office, chain, office, password, run, run_json, write_policy
@@ -74,9 +74,9 @@ def test_a_crash_loses_no_transaction(office: Office, proxies: list[Proxy], *, a
     assert [each["nonce"] for each in sent(office)] == [0, 1, 2, 3]
 
 
-def be_impatient(monkeypatch: pytest.MonkeyPatch, connect: MethodType) -> None:
+def be_impatient(monkeypatch: pytest.MonkeyPatch, connect: FunctionType) -> None:
     """Let commands wait half a second for a transaction."""
-    monkeypatch.setitem(connect.__func__.__kwdefaults__, "receipt_timeout_s", 0.5)  # type: ignore[attr-defined]
+    monkeypatch.setitem(connect.__kwdefaults__, "receipt_timeout_s", 0.5)  # type: ignore[arg-type]
 
 
 class SlowPool:
@@ -107,7 +107,7 @@ def test_an_interrupted_command_is_awaited(
     proxies[0].twist = pool = SlowPool()
     adopt = ("admin", "policy", office.folder / "policy.toml", *office.located, "--rpc-url", proxies[0].url)
     with monkeypatch.context() as patch:
-        be_impatient(patch, Ledger.connect)  # type: ignore[arg-type]
+        be_impatient(patch, Ledger.connect.__func__)  # type: ignore[attr-defined]
         with pytest.raises(LedgerError, match="to be mined within 0 s, it was not: it is pending"):
             run(*adopt)
         with pytest.raises(LedgerError, match=r"nothing new was sent: .* adoptPolicy .*ledger outbox /"):
@@ -151,7 +151,7 @@ def test_an_interrupted_deployment_goes_on(
     office: Office, proxies: list[Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second attempt writes the address book of the contract that the first one deployed."""
-    be_impatient(monkeypatch, Endpoint.connect)  # type: ignore[arg-type]
+    be_impatient(monkeypatch, connect_endpoints)  # type: ignore[arg-type]
     options = (*office.signed, "--output", office.book, "--aggregator", office.admin.address, "--rpc-url")
     proxies[0].twist = lose("eth_getTransactionReceipt", arrives=True)  # type: ignore[assignment]
     with pytest.raises(LedgerUnreachable):
@@ -162,3 +162,42 @@ def test_an_interrupted_deployment_goes_on(
     run("deploy", *options, proxies[0].url)
     assert count(office) == 1
     assert run_json("ledger", "show", "--address-book", office.book)["events"] == 2
+
+
+def test_several_endpoints_deploy(office: Office, proxies: list[Proxy]) -> None:
+    """One of three that names another one's contract and block in the receipt is outvoted."""
+    office.deploy()
+    planted = json.loads(office.book.read_text())
+
+    def lie(request: Answer, ask: Callable[..., Answer]) -> Answer:
+        answer = ask()
+        if request["method"] == "eth_getTransactionReceipt" and answer["result"]:
+            answer["result"].update(contractAddress=planted["contract"], blockNumber=hex(planted["block"]))
+        return answer
+
+    proxies[0].twist = lie
+    urls = [part for proxy in proxies for part in ("--rpc-url", proxy.url)]
+    parties = (*office.signed, "--aggregator", office.node.address)
+    assert run_json("deploy", *parties, *urls, "--dry-run")["gas"] > 1_000_000
+    book = run_json("deploy", *parties, *urls, "--output", office.folder / "second.json")
+    assert (book["contract"] != planted["contract"], book["block"]) == (True, planted["block"] + 1)
+    assert book["rpc_url"] == proxies[0].url
+    shown = run_json("ledger", "show", "--address-book", office.folder / "second.json", *urls)
+    assert shown["events"] == 2
+
+
+def test_an_endpoint_with_a_key_is_named_to_nobody(office: Office, proxies: list[Proxy]) -> None:
+    """The operator is told so; a command without an endpoint says what to do, and with one it works."""
+    arguments = ["deploy", *office.signed, "--aggregator", office.node.address, "--output", office.book]
+    arguments += ["--rpc-url", f"{proxies[0].url}/v3/0123abcd"]
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert result.exit_code == 0
+    assert "the address book names no endpoint" in result.stderr
+    assert "0123abcd" not in result.output + office.book.read_text()
+    admit = ("admin", "admit", office.node.address, *office.located)
+    for command in (("ledger", "show", "--address-book", office.book), admit):
+        with pytest.raises(
+            ConfigurationError, match=r"rpc_url: expected an endpoint .* with --rpc-url or as"
+        ):
+            run(*command)
+    assert run_json("ledger", "show", "--address-book", office.book, "--rpc-url", office.url)["events"] == 2

@@ -6,20 +6,20 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
-from web3 import HTTPProvider, Web3
 from web3.types import RPCEndpoint, RPCResponse
 
 from fedproof.digests import Address
 from fedproof.errors import LedgerError
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.client import Ledger
-from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.endpoint import Endpoint, make_web3
+from fedproof.ledger.transport import EndpointProvider
 from tests.fuzz.registry import refusing, target
 
 NODE: Final = Address(b"\x01" * 20)
 
 
-class Answers(HTTPProvider):
+class Answers(EndpointProvider):
     """An endpoint that answers every request with the same bytes.
 
     Attributes:
@@ -62,5 +62,5 @@ QUESTIONS: Final[tuple[Callable[[Ledger], object], ...]] = (
 def connect() -> tuple[Ledger, Answers]:
     """Return a ledger, and what its endpoint answers."""
     answers = Answers("http://chain")
-    endpoint = Endpoint(Web3(answers), url="http://chain", attempts=1, backoff_s=0.0)
+    endpoint = Endpoint(make_web3(answers), url="http://chain", attempts=1, backoff_s=0.0)
     return Ledger(endpoint, Address(b"\x02" * 20)), answers

@@ -6,6 +6,7 @@ import json
 import sys
 
 import pytest
+from eth_abi.abi import encode
 
 from fedproof.errors import LedgerError, LedgerUnreachable
 from tests.fuzz.chain import QUESTIONS, connect
@@ -23,6 +24,18 @@ def error(data: object) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": 1, "error": details}).encode()
 
 
+def failure(message: object) -> bytes:
+    """Return the body of another error."""
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": message}}).encode()
+
+
+LOG: dict[str, object] = {
+    "blockNumber": "0x1",
+    "logIndex": "0x0",
+    "transactionHash": "0x" + "11" * 32,
+    "topics": [],
+    "data": "0x",
+}
 ANSWERS = {
     "no_json": b"<html>hello</html>",
     "no_utf_8": b'{"jsonrpc": "2.0", "id": 1, "result": "\xff"}',
@@ -43,6 +56,20 @@ ANSWERS = {
     "revert_without_hex": error("0xzz"),
     "revert_of_a_number": error(5),
     "revert_of_another_contract": error("0x" + "ab" * 36),
+    "long_revert_of_another_contract": error("0x" + "ab" * 100_000),
+    "revert_of_endless_words": error("0x08c379a0" + encode(["string"], ["\x1b[31mok\n" * 20_000]).hex()),
+    "revert_cut_short": error("0x08c379a0" + "ab" * 100_000),
+    "message_for_the_terminal": failure("\x1b[31mok\n" * 20_000),
+    "message_that_is_none": failure([["x"] * 100_000]),
+    "event_of_another_contract": result([{**LOG, "topics": ["0x" + "ab" * 100_000]}]),
+    "event_of_no_block": result([{**LOG, "blockNumber": "0x" + "f" * 100_000}]),
+    "not_a_number": b'{"jsonrpc": "2.0", "id": 1, "result": NaN}',
+    "infinite": b'{"jsonrpc": "2.0", "id": 1, "result": -Infinity}',
+    "larger_than_any": b'{"jsonrpc": "2.0", "id": 1, "result": 1e999}',
+    "nothing": result(None),
+    "empty_object": result({}),
+    "truth": result(value=True),
+    "fraction": result(1.5),
 }
 
 
@@ -55,13 +82,14 @@ def test_a_malformed_answer_is_a_ledger_error(name: str) -> None:
         with pytest.raises(LedgerError) as caught:
             question(ledger)
         assert len(str(caught.value)) <= LONGEST_MESSAGE
+        assert str(caught.value).isprintable()
 
 
 def test_a_number_that_cannot_be_printed_is_a_ledger_error() -> None:
     """Python prints no more than 4,300 digits."""
     ledger, answers = connect()
     answers.raw = result("0x" + "f" * 100_000)
-    with pytest.raises(LedgerError, match=r"newest block: expected a number from 0 to 2\^64 - 1"):
+    with pytest.raises(LedgerError, match=r"eth_blockNumber: expected a number from 0 to 2\^63 - 1"):
         ledger.block_number()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from web3.types import RPCEndpoint, RPCResponse
 
 from fedproof.digests import Address
-from fedproof.errors import ConfigurationError, HistoryBroken, Reverted, WrongContract
+from fedproof.errors import ConfigurationError, HistoryBroken, LedgerError, Reverted, WrongContract
 from fedproof.ledger import reader
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import AGGREGATOR_ROLE, DEFAULT_ADMIN_ROLE, UpdateCommitted
@@ -88,6 +91,27 @@ def test_ranges_follow_how_much_happens(federation: Federation, monkeypatch: pyt
     monkeypatch.setattr(reader, "_BLOCKS_AT_FIRST", 2)
     assert federation.admin.events(0, last) == whole
     assert federation.chain.provider.requests.count("eth_getLogs") > last // 2
+
+
+def test_a_range_that_is_too_much_is_split(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that answers only for few blocks at once is asked for fewer; a few are never split."""
+    last = federation.admin.block_number()
+    whole = federation.admin.events(0, last)
+    provider = federation.chain.provider
+    ask = provider.make_request
+
+    def answer_for_few(method: RPCEndpoint, params: Any) -> RPCResponse:
+        if method == "eth_getLogs" and int(params[0]["toBlock"], 16) - int(params[0]["fromBlock"], 16) >= 2:
+            error = {"code": -32005, "message": "query returned more than 10000 results"}
+            return {"jsonrpc": "2.0", "id": 1, "error": error}  # type: ignore[typeddict-item]
+        return ask(method, params)
+
+    monkeypatch.setattr(provider, "make_request", answer_for_few)
+    monkeypatch.setattr(reader, "_FEWEST_TO_SPLIT", last + 1)
+    with pytest.raises(LedgerError, match="more than 10000 results"):
+        federation.admin.events(0, last)
+    monkeypatch.setattr(reader, "_FEWEST_TO_SPLIT", 2)
+    assert federation.admin.events(0, last) == whole
 
 
 def test_receipts_carry_their_events(federation: Federation) -> None:

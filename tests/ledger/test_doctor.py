@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from structlog import get_logger
 from structlog.testing import capture_logs
 
+from fedproof.config import AddressBook
 from fedproof.digests import as_address
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.deploy import deploy_federation
-from fedproof.ledger.doctor import Finding, examine_finality, warn_about_finality
+from fedproof.ledger.doctor import Finding, examine, examine_finality, warn_about_finality
+from fedproof.ledger.endpoints import connect_endpoints
 from fedproof.ledger.finality import Finality
 from tests.chain import Federation, MemoryChain, make_account
 from tests.foundry import run_anvil
@@ -143,6 +146,26 @@ def test_a_chain_may_name_no_final_block(anvil: Anvil, ledger: Ledger) -> None:
             assert finding.is_fine is is_fine
             assert is_fine or "names no finalized block" in finding.found
             assert is_fine or finding.advice.endswith("to a number of blocks")
+
+
+@pytest.mark.parametrize("balance", ["0x0", None, "0x" + "f" * 65, True])
+def test_a_balance_needs_agreement(anvil: Anvil, ledger: Ledger, balance: object) -> None:
+    """One of three endpoints makes nobody poor, and an account of the whole chain's ether is no error."""
+
+    def misname(request: Answer, ask: Callable[..., Answer]) -> Answer:
+        return {**ask(), "result": balance} if request["method"] == "eth_getBalance" else ask()
+
+    account = as_address(ADMIN.address, "test")
+    anvil.request("anvil_setBalance", ADMIN.address, "0x" + "f" * 64)
+    with ExitStack() as stack:
+        proxies = [stack.enter_context(proxied(anvil.url)) for _ in range(3)]
+        proxies[0].twist = misname
+        endpoint = connect_endpoints([proxy.url for proxy in proxies], agreement=2, attempts=1)
+        book = AddressBook(
+            chain_id=ledger.chain_id, contract=ledger.contract, admin=account, aggregator=account, block=0
+        )
+        findings = [finding for finding in examine(book, endpoint, [account]) if finding.check == "balance"]
+    assert [finding.is_fine for finding in findings] == [True]
 
 
 def test_a_daemon_warns_once(federation: Federation) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from structlog.testing import capture_logs
 
 from fedproof.config import AddressBook
 from fedproof.digests import as_address
-from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable, WrongContract
+from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable, Reverted, WrongContract
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.deploy import deploy_federation
 from fedproof.ledger.endpoints import Endpoints, connect_endpoints
 from fedproof.ledger.finality import Follower
 from fedproof.ledger.history import History
+from fedproof.ledger.rehearsal import Rehearsal
 from tests.chain import make_account, make_digest
 from tests.ledger.anvil import (
     Answer,
@@ -212,9 +213,41 @@ def test_one_endpoint_costs_nothing_more(anvil: Anvil, proxies: list[Proxy], boo
     assert proxies[0].requests[1:] == ["eth_getBlockByNumber", "eth_getLogs", "eth_call"]
 
 
-def test_more_agreement_than_endpoints_is_refused() -> None:
-    """An address that is named twice counts once."""
-    urls = ["http://127.0.0.1:1", "http://127.0.0.1:1"]
+@pytest.mark.parametrize("gas", ["0x5208", None])
+def test_a_dry_run_needs_agreement(
+    anvil: Anvil, proxies: list[Proxy], book: AddressBook, gas: str | None
+) -> None:
+    """Neither what would pass nor what would be refused is one endpoint's to say."""
+
+    def misjudge(request: Answer, ask: Callable[..., Answer]) -> Answer:
+        if request["method"] != "eth_estimateGas":
+            return ask()
+        refusal = {"error": {"code": 3, "message": "execution reverted", "data": "0x"}}
+        return {"jsonrpc": "2.0", "id": request["id"], **({"result": gas} if gas else refusal)}
+
+    proxies[0].twist = misjudge
+    urls = [proxy.url for proxy in proxies]
+    node, admin = as_address(NODE.address, "test"), ADMIN
+    rehearsal = Rehearsal.connect(urls, book.contract, account=admin, agreement=2, attempts=1)
+    honest_gas = Rehearsal.connect(anvil.url, book.contract, account=admin).admit(node).gas_used
+    assert rehearsal.admit(node).gas_used == honest_gas > 21_000
+    outsider = Rehearsal.connect(urls, book.contract, account=make_account(9), agreement=2, attempts=1)
+    with pytest.raises(Reverted, match="AccessControlUnauthorizedAccount"):
+        outsider.retire()
+
+
+def test_endpoints_of_one_host_are_named_by_number() -> None:
+    """Since their keys are not shown, and each has its own standing."""
+    urls = [f"http://127.0.0.1:1/v3/{key}" for key in ("a", "b")]
+    with capture_logs() as logs, pytest.raises(LedgerUnreachable):
+        connect_endpoints(urls, attempts=1).height()
+    assert [log["endpoint"] for log in logs] == [f"http://127.0.0.1:1 (number {each})" for each in (1, 2)]
+
+
+@pytest.mark.parametrize("spelling", ["http://127.0.0.1:1", "HTTP://127.0.0.1:1/", "http://me@127.0.0.1:1"])
+def test_more_agreement_than_endpoints_is_refused(spelling: str) -> None:
+    """An address that is named twice counts once, however it is spelled."""
+    urls = ["http://127.0.0.1:1", spelling]
     with pytest.raises(ConfigurationError, match=r"agreement: expected 1 to 1, .* got 2"):
         connect_endpoints(urls, agreement=2)
     assert isinstance(connect_endpoints([*urls, "http://127.0.0.1:2"], agreement=2), Endpoints)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,6 +17,7 @@ from eth_account.messages import encode_typed_data
 
 from fedproof.digests import Address, as_address, checksum_address
 from fedproof.errors import ConfigurationError, LedgerError
+from fedproof.ledger import database
 from fedproof.ledger.signer import KeystoreSigner, RemoteSigner
 from tests.chain import make_account, make_digest
 from tests.ledger.anvil import Anvil
@@ -62,6 +65,24 @@ class Liar(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+class Dripper(BaseHTTPRequestHandler):
+    """A signer that says a byte at a time, of its headers or of its answer, and never ends."""
+
+    protocol_version = "HTTP/1.1"
+    said: bytes
+    is_over: threading.Event
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.wfile.write(self.said)
+        with suppress(ConnectionError):
+            while not self.is_over.wait(0.02):
+                self.wfile.write(b" ")
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
@@ -188,6 +209,59 @@ def test_a_signer_that_is_away_is_named() -> None:
         RemoteSigner("http://127.0.0.1:1", as_address(OURS.address, "test")).sign_transaction(TRANSACTION)
     with pytest.raises(ConfigurationError, match="signer_url"):
         RemoteSigner("127.0.0.1:1", as_address(OURS.address, "test"))
+
+
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 200 OK\r\nX:", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"]
+)
+def test_a_slow_signer_has_a_deadline(said: bytes) -> None:
+    """One signature takes no longer than its time-out, though every pause is shorter."""
+    is_over = threading.Event()
+    handler = type("Handler", (Dripper,), {"said": said, "is_over": is_over})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        signer = RemoteSigner(url, as_address(OURS.address, "test"), timeout_s=0.3)
+        started = time.monotonic()
+        with pytest.raises(
+            LedgerError, match=r"within 0.3 s, got none \(TimeoutError\); is the signer running"
+        ):
+            signer.sign_transaction(TRANSACTION)
+        assert time.monotonic() - started < 1.0
+        is_over.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_a_signer_holds_the_outbox_for_less_than_others_wait() -> None:
+    """By default a signature's deadline ends well before the wait for the file that is locked meanwhile."""
+    timeout_s = RemoteSigner.__init__.__kwdefaults__["timeout_s"]
+    assert timeout_s * 2 <= database._LOCK_WAIT_S
+
+
+def test_an_answer_has_a_size(liar: tuple[RemoteSigner, dict[str, Any]]) -> None:
+    """What is longer than any signed transaction is refused unread."""
+    signer, answers = liar
+    answers["eth_signTransaction"] = "0x" + "00" * (1 << 20)
+    with pytest.raises(LedgerError, match="got something else: ValueError: more than 1048576 bytes"):
+        signer.sign_transaction(TRANSACTION)
+
+
+def test_no_message_holds_a_password(liar: tuple[RemoteSigner, dict[str, Any]]) -> None:
+    """Of the signer's address, messages name scheme, host and port."""
+    signer, _ = liar
+    address = signer._url.removeprefix("http://")
+    for place in (address, "127.0.0.1:1"):
+        with pytest.raises(LedgerError) as refused:
+            RemoteSigner(f"http://me:secret@{place}/secret?key=secret", signer.address).sign_typed_data(
+                MESSAGE
+            )
+        assert f"http://{place}: " in str(refused.value)
+        assert "secret" not in str(refused.value)
+    with pytest.raises(ConfigurationError) as misspelled:
+        RemoteSigner("ftp://me:secret@127.0.0.1/secret", signer.address)
+    assert "secret" not in str(misspelled.value)
 
 
 def test_anvil_is_reached(anvil: Anvil) -> None:
