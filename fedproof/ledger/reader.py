@@ -128,7 +128,8 @@ class LedgerReader:
             except LedgerError:
                 if last - first < _FEWEST_TO_SPLIT:
                     raise
-                blocks = max(1, (last - first + 1) // 16)  # after a quiet time, they may hold too many for one answer
+                # After a quiet time, they may hold too many for one answer.
+                blocks = max(1, (last - first + 1) // 16)
                 continue
             yield last, events
             like_before = (last - first + 1) * EVENTS_PER_QUERY // max(1, len(events))
