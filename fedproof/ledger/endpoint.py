@@ -28,7 +28,7 @@ Answer = TypeVar("Answer")
 # brackets overruns the stack of the C code that parses it. py-evm, in the development chain, needs this much.
 sys.setrecursionlimit(min(sys.getrecursionlimit(), 12 * 1024))
 
-NO_ANSWER = (RequestException, BadResponseFormat, json.JSONDecodeError)
+_NO_ANSWER = (RequestException, BadResponseFormat, json.JSONDecodeError)
 _OTHER_FORM = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 
 
@@ -116,7 +116,7 @@ class Endpoint:
             try:
                 with reading_answer(f"{self.url}: {what}"):
                     return request()
-            except NO_ANSWER as error:
+            except _NO_ANSWER as error:
                 if attempt == self._attempts:
                     raise LedgerUnreachable(
                         f"{self.url}: expected an answer to {what}, got none in {attempt} attempts over "
@@ -217,7 +217,7 @@ def reading_answer(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (Web3Exception, *NO_ANSWER):
+    except (Web3Exception, *_NO_ANSWER):
         raise
     except _OTHER_FORM as error:
         raise LedgerError(

@@ -13,9 +13,9 @@ from web3 import Web3
 
 from fedproof.errors import ConfigurationError, LedgerError, LedgerUnreachable, Reverted
 from fedproof.ledger.answers import quote
-from fedproof.ledger.endpoint import Endpoint, make_web3
+from fedproof.ledger.endpoint import Endpoint
 from fedproof.ledger.reverts import decode_revert
-from fedproof.ledger.roster import Failover, Roster
+from fedproof.ledger.roster import Roster
 from fedproof.ledger.url import drop_doubles, name_endpoints
 
 Answer = TypeVar("Answer")
@@ -84,7 +84,7 @@ class Endpoints(Endpoint):
         """
         self._roster = Roster(members)
         super().__init__(
-            make_web3(Failover(self._roster)),
+            members[0].web3,  # for what asks nobody, such as encoding a call
             url=" or ".join(member.url for member in members),
             attempts=attempts,
             backoff_s=backoff_s,

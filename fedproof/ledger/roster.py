@@ -1,23 +1,17 @@
-"""Which of several endpoints is asked first, and who answers where it fails."""
+"""Which of several endpoints is asked first."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
 from structlog.typing import FilteringBoundLogger
-from web3.providers import BaseProvider
-from web3.types import RPCEndpoint, RPCResponse
 
-from fedproof.errors import LedgerUnreachable
-from fedproof.ledger.endpoint import NO_ANSWER, Endpoint
+from fedproof.ledger.endpoint import Endpoint
 
 _FIRST_REST_S = 15.0
 _LAST_REST_S = 600.0
-_MOST_QUOTED = 300
 
 
 class Roster:
@@ -49,26 +43,3 @@ class Roster:
         rest_s = min(_LAST_REST_S, _FIRST_REST_S * 2.0 ** (failures - 1))
         self._resting[member.url] = time.monotonic() + rest_s
         self._log.warning(event, endpoint=member.url, reason=reason, asked_last_for_s=rest_s)
-
-
-class Failover(BaseProvider):
-    """Hands each request to the first endpoint that answers."""
-
-    def __init__(self, roster: Roster) -> None:
-        super().__init__()
-        self._roster = roster
-
-    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        failure: Exception = LedgerUnreachable(f"{method}: expected an endpoint, there is none")
-        for member in self._roster.in_order():
-            try:
-                response = member.web3.provider.make_request(method, params)
-                if not isinstance(response, dict) or not response.keys() & {"result", "error"}:
-                    raise json.JSONDecodeError("no answer of JSON-RPC", str(response)[:_MOST_QUOTED], 0)
-            except NO_ANSWER as error:
-                self._roster.rest(member, "endpoint_silent", f"{method}: {str(error)[:_MOST_QUOTED]}")
-                failure = error
-                continue
-            self._roster.praise(member)
-            return response
-        raise failure
