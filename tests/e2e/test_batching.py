@@ -19,7 +19,7 @@ from .test_resume import kill_at_each
 pytestmark = pytest.mark.e2e
 
 # An aggregator that is killed has to be back within half of the attestation window.
-POLICY_OF_BATCHES = {**POLICY, "batching": True, "commit-window-s": "120", "attest-window-s": "12"}
+POLICY_OF_BATCHES = {**POLICY, "batching": True, "commit-window-s": "120", "attest-window-s": "20"}
 
 
 def test_a_batched_round_on_anvil_is_finalised_and_audited(tmp_path: Path) -> None:
