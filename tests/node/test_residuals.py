@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,34 +117,27 @@ def crash_before_finishing(node: Node) -> None:
     journal.advance = advance_or_die  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize(
-    "plan_crash",
-    [
-        lambda node: crash_once(node, "phase", "encrypting"),
-        lambda node: crash_once(node, "encrypted"),
-        lambda node: crash_once(node, "phase", "committing"),
-        lambda node: crash_once(node, "committed"),
-        lambda node: crash_once(node, "uploaded"),
-        lambda node: crash_once(node, "verified"),
-        lambda node: crash_once(node, "attested"),
-        crash_before_finishing,
-        lambda node: crash_once(node, "phase", "done"),
-    ],
-    ids=[
-        "encrypting", "encrypted", "committing", "committed", "uploaded", "verified", "attested", "cleaned",
-        "done",
-    ],
-)  # fmt: skip
-def test_residual_survives_a_crash(make_world: MakeWorld, plan_crash: Callable[[Node], None]) -> None:
-    """A node that dies anywhere in a round, the end included, sends what is unsent once, and no more."""
+def test_residuals_survive_crashes(make_world: MakeWorld) -> None:
+    """A node that dies somewhere in each round, the end included, sends what is unsent once, and no more."""
     world = make_world(nodes=2, codec=COARSE)
     world.begin_epoch()
     books = Bookkeeper(world)
+    node = world.nodes[0]
     world.play_round(1)
-    plan_crash(world.nodes[0])
-    world.play_round(2)
-    world.play_round(3)
-    books.check(*((number, world.nodes) for number in (1, 2, 3)))
+    crashes: list[Callable[[], None]] = [
+        partial(crash_once, node, event)
+        for event in ("encrypted", "committed", "uploaded", "verified", "attested")
+    ]
+    crashes += [partial(crash_once, node, "phase", phase) for phase in ("encrypting", "committing", "done")]
+    crashes += [partial(crash_before_finishing, node)]
+    for number, plan_crash in enumerate(crashes, start=2):
+        plan_crash()
+        before = node.daemon
+        world.play_round(number)
+        assert node.daemon is not before, plan_crash
+    last = len(crashes) + 2
+    world.play_round(last)
+    books.check(*((number, world.nodes) for number in range(1, last + 1)))
 
 
 def exclude(world: World, victim: Node, number: int) -> None:
