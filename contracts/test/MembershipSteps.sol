@@ -157,7 +157,8 @@ abstract contract MembershipSteps is World {
         IFederation.Policy memory policy = IFederation.Policy({
             digest: keccak256(abi.encode("policy", terms.policyVersion)),
             minContributors: uint16(2 + draw(2)),
-            attestationQuorum: uint16(members / 2 + 1 + draw(members / 2 + 1)),
+            // Now and then half of the members, which no round opens with.
+            attestationQuorum: uint16(members / 2 + (members > 1 && draw(8) == 0 ? 0 : 1 + draw(members / 2 + 1))),
             maxExamples: uint32(1 + draw(1_000)),
             commitWindow: uint24(200 + draw(3_600)),
             aggregateWindow: uint24(1 + draw(600)),
@@ -170,7 +171,8 @@ abstract contract MembershipSteps is World {
         if (draw(2) == 0) {
             policy.privacyCost = uint64(draw(4));
             policy.privacyBudget = uint64(draw(8) == 0 ? 1 : ledgerOfPrivacy.spent + policy.privacyCost * draw(8));
-            if (policy.privacyBudget == 0) policy.privacyBudget = 1;
+            if (policy.privacyBudget > 1) policy.privacyBudget -= uint64(draw(2));
+            else policy.privacyBudget = 1;
         }
         vm.prank(admin);
         ledger.adoptPolicy(policy, keccak256("genesis model"));

@@ -164,6 +164,8 @@ abstract contract RoundRefusals is Refusals {
         address caller = draw(2) == 0 ? outsider : pick(isNoMember);
         bytes memory call = abi.encodeCall(IFederation.attest, (round.number, makeModel()));
         refuse(caller, call, IFederation.NotInCohort.selector);
+        call = abi.encodeCall(IFederation.dispute, (round.number, IFederation.Subject.Chunk, 0));
+        refuse(caller, call, IFederation.NotInCohort.selector);
     }
 
     /// @notice One signature less than the quorum, a doubled one, a forged one, one of another model, an outsider's.

@@ -25,6 +25,7 @@ abstract contract RoundSteps is MembershipSteps {
         ) doAdopt();
         // The new one may not fit, too.
         vm.assume(members >= terms.minContributors && members >= terms.attestationQuorum && !isOverBudget());
+        vm.assume(2 * uint256(terms.attestationQuorum) > members);
         if (terms.isEpochStale) {
             doRequest(pick(isAdmitted));
             doPublish();
