@@ -18,6 +18,7 @@ from typing import Literal
 from fedproof.digests import Address, Digest, checksum_address
 from fedproof.errors import ConfigurationError
 from fedproof.ledger.statements import SignedAttestation, SignedCommitment
+from fedproof.sqlite import committing
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -150,15 +151,8 @@ class Journal:
         """
         with self._lock:
             self._database.execute(f"PRAGMA synchronous = {synchronous}")
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
+            with committing(self._database):
                 yield self._database
-                self._database.execute("COMMIT")
-            except BaseException:
-                # SQLite may have rolled back already, as it does where the disk is full.
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
 
     def find_upload(self, round_number: int, node: Address, *, root: Digest) -> UploadStanding | None:
         """Return how far the update of that root has come, or nothing if its header is not known."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedproof.errors import ConfigurationError, LedgerError
+from fedproof.sqlite import committing
 
 _LOCK_WAIT_S = 60.0  # longer than a remote signer may take while it is held, which is 30 s
 _REMEDIES = {
@@ -69,16 +70,8 @@ class Database:
         Raises:
             LedgerError: the file cannot be used now.
         """
-        with self.reading() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                # SQLite may have rolled back already, as it does where the disk is full.
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        with self.reading() as connection, committing(connection):
+            yield connection
 
 
 @contextmanager

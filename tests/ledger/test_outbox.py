@@ -349,10 +349,14 @@ def test_nonsense_is_a_ledger_error(proxy: Proxy, wallet: LocalAccount, method: 
     """Whatever an endpoint answers on the way, no other exception leaves the outbox."""
     nonsense: list[object] = [None, "0x", "0xzz", -1, [], {}, "0x" + "f" * 80, {"status": "0x7"}]
     nonsense += [{"transactionHash": "0x" + "11" * 32, "status": "0x1", "blockNumber": "0x1", "logs": 5}]
+    told: list[object] = []
     for result in nonsense:
 
         def twist(request: Answer, ask: Callable[..., Answer], result: object = result) -> Answer | None:
-            return {**ask(), "result": result} if request["method"] == method else ask()
+            if request["method"] != method:
+                return ask()
+            told.append(result)
+            return {**ask(), "result": result}
 
         proxy.twist = honest
         endpoint = Endpoint.connect(proxy.url, attempts=1, receipt_timeout_s=0.01)
@@ -360,6 +364,7 @@ def test_nonsense_is_a_ledger_error(proxy: Proxy, wallet: LocalAccount, method: 
         proxy.twist = twist
         with suppress(LedgerError):
             outbox.send(call(), what="test")
+    assert all(result in told for result in nonsense)
 
 
 def test_a_receipt_may_leave_out_what_is_null(proxy: Proxy, wallet: LocalAccount) -> None:
