@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -70,8 +70,9 @@ class _Running:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-    offset: int = 0
-    partial: bytes = b""
+    beginning: int
+    """Where in the log this process begins: an earlier one of its name may have written before."""
+    offset: int
 
 
 class LocalFederation:
@@ -352,7 +353,7 @@ class LocalFederation:
 
     def _spawn(self, name: str, arguments: Sequence[str]) -> None:
         log = self.folder / "logs" / f"{name}.jsonl"
-        offset = log.stat().st_size if log.exists() else 0
+        beginning = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out, (self.folder / "logs" / f"{name}.err").open("ab") as err:
             process = subprocess.Popen(  # noqa: S603 - our own command line
                 [sys.executable, "-m", "fedproof", *arguments],
@@ -363,13 +364,16 @@ class LocalFederation:
                 start_new_session=True,  # Ctrl-C reaches us, and we stop them in order
             )
         previous = self._processes.get(name)
-        self._processes[name] = _Running(name, process, log, previous.offset if previous else offset)
+        self._processes[name] = _Running(
+            name, process, log, beginning, offset=previous.offset if previous else beginning
+        )
 
     def _await_event(self, name: str, kind: str) -> Event:
         running = self._processes[name]
+        ahead = replace(running, offset=running.beginning)  # events() has these still to come
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
-            for event in self._read_log(running):
+            for event in self._read_log(ahead):
                 if event.get("event") == kind:
                     return event
             if running.process.poll() is not None:
@@ -382,9 +386,9 @@ class LocalFederation:
         with running.log.open("rb") as log:
             log.seek(running.offset)
             fresh = log.read()
-        complete, newline, _ = fresh.rpartition(b"\n")
-        running.offset += len(complete) + len(newline)
-        for line in complete.splitlines():
+        complete = fresh[: fresh.rfind(b"\n") + 1]
+        for line in complete.splitlines(keepends=True):
+            running.offset += len(line)
             with contextlib.suppress(json.JSONDecodeError):  # a library may print a line of its own
                 event = json.loads(line)
                 if isinstance(event, dict):

@@ -1,19 +1,14 @@
-"""Real processes, one federation for the tests that only look at what it did."""
+"""Federations of real processes: their plan, what they log, and killing one of them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import pytest
-
 from fedproof.local import Event, LocalFederation, LocalPlan
-
-from .relay import RecordingRelay
 
 NODES = ("hospital-a", "hospital-b", "hospital-c")
 TASK = "fedproof.tasks.breast_cancer:BreastCancer"
@@ -63,26 +58,42 @@ def audit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """A run that has ended, its chain and its aggregator still alive."""
-
-    federation: LocalFederation
-    events: list[Event]
-    relay: RecordingRelay
-
-
-@pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedRun]:
-    """Two rounds, with a relay between nodes and aggregator that keeps what the nodes sent."""
-    folder: Path = tmp_path_factory.mktemp("run")
-    with LocalFederation(folder / "finished", make_plan(rounds=2)) as federation:
-        federation.issue_certificate(folder / "relay", "relay")
-        relay = RecordingRelay(
-            federation.listen_port, tls=folder / "relay", authority=federation.folder / "authority"
+def kill_at_each(federation: LocalFederation, victim: str, moments: Iterable[tuple[int, str]]) -> list[Event]:
+    """Kill the victim at each event of a round, and start it again; return the events until then."""
+    events: list[Event] = []
+    for number, moment in moments:
+        events += follow(
+            federation,
+            lambda event, number=number, moment=moment: (  # type: ignore[misc]
+                event["process"] == victim and event["event"] == moment and event["round"] == number
+            ),
         )
-        federation.target_port = relay.port
-        federation.prepare()
-        federation.start()
-        yield FinishedRun(federation, follow(federation), relay)
-        relay.stop()
+        workers = children(federation.pid(victim))
+        assert victim == "aggregator" or workers, "a node trains in a child process"
+        federation.kill(victim)
+        await_end(workers)
+        if victim == "aggregator":
+            federation.start_aggregator()
+        else:
+            federation.start_node(victim)
+    return events
+
+
+def await_end(pids: list[int], *, deadline_s: float = 10) -> None:
+    """Wait until none of the processes is alive."""
+    deadline = time.monotonic() + deadline_s
+    while alive := [pid for pid in pids if not _has_ended(pid)]:
+        assert time.monotonic() < deadline, f"still alive: {alive}"
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    raw = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(part) for part in raw.split()]
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True

@@ -42,7 +42,9 @@ class RecordingRelay(grpc.GenericRpcHandler):
                 )
             case (False, True):
                 return grpc.unary_stream_rpc_method_handler(
-                    lambda message, context: self._channel.unary_stream(method)(self._keep(method, message))
+                    lambda message, context: self._call_all(
+                        self._channel.unary_stream(method), self._keep(method, message), context
+                    )
                 )
             case _:
                 return grpc.unary_unary_rpc_method_handler(
@@ -59,6 +61,13 @@ class RecordingRelay(grpc.GenericRpcHandler):
             context.abort(error.code(), error.details())  # type: ignore[attr-defined]
             raise
         return answer
+
+    @staticmethod
+    def _call_all(call: object, request: object, context: grpc.ServicerContext) -> Iterator[bytes]:
+        try:
+            yield from call(request)  # type: ignore[operator]
+        except grpc.RpcError as error:
+            context.abort(error.code(), error.details())  # type: ignore[attr-defined]
 
     def _keep(self, method: str, message: bytes) -> bytes:
         self.requests.append((method.rpartition("/")[2], [message]))

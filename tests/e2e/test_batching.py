@@ -13,8 +13,7 @@ from fedproof.ledger.receipts import load_receipt
 from fedproof.local import LocalFederation
 from tests.foundry import run_anvil
 
-from .conftest import NODES, POLICY, audit, follow, make_plan, of_kind
-from .test_resume import kill_at_each
+from .conftest import NODES, POLICY, audit, follow, kill_at_each, make_plan, of_kind
 
 pytestmark = pytest.mark.e2e
 

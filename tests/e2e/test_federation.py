@@ -1,11 +1,13 @@
-"""A federation of real processes trains, keeps its secrets, and is audited."""
+"""A federation of real processes trains, outlives kills, keeps its secrets, and is audited."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +17,67 @@ from fedproof.codec import Codec, SecretKey
 from fedproof.digests import as_address
 from fedproof.keys.wrapping import WrappingKey, wrapping_info
 from fedproof.ledger.events import EpochPublished
-from fedproof.local import LocalFederation
+from fedproof.local import Event, LocalFederation
 from fedproof.model import load_model
 from fedproof.policy import Policy
 from fedproof.store import ObjectStore
 from fedproof.wire.aggregation_pb2 import UploadRequest
 
-from .conftest import NODES, FinishedRun, audit, of_kind
+from .conftest import NODES, audit, follow, kill_at_each, make_plan, of_kind
+from .relay import RecordingRelay
 
 pytestmark = pytest.mark.e2e
+
+VICTIM = "hospital-b"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has ended, its chain and its aggregator still alive."""
+
+    federation: LocalFederation
+    events: list[Event]
+    relay: RecordingRelay
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedRun]:
+    """Two rounds among three nodes, with daemons that are killed with SIGKILL in the midst of each.
+
+    A relay between nodes and aggregator keeps what the nodes sent.
+    """
+    folder: Path = tmp_path_factory.mktemp("run")
+    with LocalFederation(folder / "finished", make_plan(rounds=2)) as federation:
+        federation.issue_certificate(folder / "relay", "relay")
+        relay = RecordingRelay(
+            federation.listen_port, tls=folder / "relay", authority=federation.folder / "authority"
+        )
+        federation.target_port = relay.port
+        federation.prepare()
+        federation.start()
+        # In this order: while the aggregator is down, a node cannot run ahead of the test.
+        first = kill_at_each(federation, "aggregator", [(1, "upload_complete"), (1, "aggregated")])
+        second = kill_at_each(federation, VICTIM, [(2, "trained"), (2, "committed"), (2, "verified")])
+        yield FinishedRun(federation, first + second + follow(federation), relay)
+        relay.stop()
 
 
 def test_every_round_is_finalised_by_all_nodes(finished_run: FinishedRun) -> None:
     """Each round ends finalised, with three contributors and three equal attestations."""
     events = finished_run.events
     assert [event["round"] for event in of_kind(events, "finalised")] == [1, 2]
-    assert all(len(event["contributors"]) == 3 for event in of_kind(events, "sealed"))
+    assert [len(event["contributors"]) for event in of_kind(events, "sealed")] == [3, 3]
     for number in (1, 2):
         models = {event["model"] for event in of_kind(events, "applied") if event["round"] == number}
         assert len(models) == 1
+
+
+def test_killed_daemons_resume(finished_run: FinishedRun) -> None:
+    """The aggregator and a node, killed with SIGKILL in the midst of a round, finish it all the same."""
+    starts = Counter(event["process"] for event in of_kind(finished_run.events, "serving"))
+    assert starts["aggregator"] == 3
+    applied = [event for event in of_kind(finished_run.events, "applied") if event["process"] == VICTIM]
+    assert {event["round"] for event in applied} == {1, 2}
 
 
 def test_every_role_is_its_own_process(finished_run: FinishedRun) -> None:
