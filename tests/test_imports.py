@@ -45,7 +45,7 @@ def test_role_imports_no_other_role(role: str) -> None:
 @pytest.mark.parametrize(
     ("libraries", "allowed"),
     [
-        ({"torch", "sklearn"}, MAY_LOAD_TORCH),
+        ({"torch"}, MAY_LOAD_TORCH),
         ({"grpc", "grpc_health"}, MAY_SPEAK_GRPC),
     ],
 )

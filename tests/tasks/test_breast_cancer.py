@@ -7,12 +7,11 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_breast_cancer
 
 from fedproof.baselines import BaselineRound, run_plain_fedavg
 from fedproof.errors import ConfigurationError
 from fedproof.policy import TrainingPlan
-from fedproof.tasks.breast_cancer import PUBLISHED_RANGES, BreastCancer, split_tumours
+from fedproof.tasks.breast_cancer import PUBLISHED_RANGES, BreastCancer, load_tumours, split_tumours
 
 PLAN = TrainingPlan(epochs=4, batch_size=16, learning_rate=0.02, momentum=0.9, weight_decay=0.0)
 
@@ -23,7 +22,7 @@ def train(*tasks: BreastCancer) -> list[BaselineRound]:
 
 def test_hospitals_share_nothing_but_the_held_out_set() -> None:
     """Every tumour is held out, or belongs to exactly one hospital; the held-out set is stratified."""
-    labels = (load_breast_cancer().target == 0).astype(np.int64)
+    _, labels = load_tumours()
     held_out, parts = split_tumours(labels, hospitals=3, seed=2)
     assert np.array_equal(np.sort(np.concatenate([held_out, *parts])), np.arange(569))
     assert labels[held_out].mean() == pytest.approx(labels.mean(), abs=0.003)
@@ -32,7 +31,7 @@ def test_hospitals_share_nothing_but_the_held_out_set() -> None:
 
 def test_split_never_changes() -> None:
     """Hospitals with other versions of numpy compute the very same split: this digest stays."""
-    labels = (load_breast_cancer().target == 0).astype(np.int64)
+    _, labels = load_tumours()
     held_out, parts = split_tumours(labels, hospitals=3, seed=2)
     digest = hashlib.sha256(b"|".join(part.astype("<i8").tobytes() for part in (held_out, *parts)))
     assert digest.hexdigest()[:16] == "824dad9a3f865e23"
@@ -46,12 +45,12 @@ def test_every_hospital_sees_both_kinds(hospitals: int) -> None:
         assert set(task.labels.tolist()) == {0, 1}
 
 
-def test_scale_is_the_published_one() -> None:
-    """The constants are those that scikit-learn's description prints, and bring values near zero."""
-    description = load_breast_cancer().DESCR
-    for name, least, greatest in PUBLISHED_RANGES:
-        line = next(line for line in description.splitlines() if line.startswith(f"{name}:"))
-        assert [float(number) for number in line.split()[-2:]] == [least, greatest]
+def test_data_are_the_published_ones() -> None:
+    """The measurements have the extremes that the data set's description prints, and are near zero scaled."""
+    measured, labels = load_tumours()
+    assert (measured.shape, int(labels.sum())) == ((569, 30), 212)
+    extremes = zip(measured.min(axis=0).round(3), measured.max(axis=0).round(3), strict=True)
+    assert [bounds[1:] for bounds in PUBLISHED_RANGES] == list(extremes)
     features = BreastCancer(hospital="all").features
     assert float(features.abs().max()) < 5
     assert float(features.mean().abs()) < 1
