@@ -20,7 +20,7 @@ import {IFederation} from "./interfaces/IFederation.sol";
 /// The price of a transaction is the storage slots that it changes, so what changes together stands together: a
 /// commitment changes its member's slot and the round's, and enters `historyHash` with the seal.
 contract Federation is IFederation, AccessControl {
-    /// @notice Drives the rounds: opens, anchors, seals, publishes, proposes and may give up.
+    /// @notice Drives the rounds: opens, anchors, seals, publishes, proposes and may give up. Asks for epochs.
     bytes32 public constant AGGREGATOR_ROLE = keccak256("AGGREGATOR_ROLE");
 
     bytes32 private constant DOMAIN_TYPE =

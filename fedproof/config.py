@@ -241,7 +241,7 @@ class ChainConfig(Section):
 
     Attributes:
         rpc_url: a JSON-RPC endpoint, or a list of them; the address book's, when none is given.
-        agreement: how many endpoints have to say the same of blocks, events, code and history.
+        agreement: how many endpoints have to say the same: of blocks, events, receipts, refusals, fees.
         finality: which blocks count: "latest" counts each at once, as a development chain may; a number waits
             until so many others follow; "finalized" until the chain says so.
         contract: its address; or

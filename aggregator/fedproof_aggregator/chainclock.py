@@ -14,10 +14,10 @@ _MARGIN_S = 2.0
 
 
 class ChainClock:
-    """Tells the time of the newest block, and goes on by itself while no block comes.
+    """Tells the time of the newest block, or of the newest that counts.
 
-    Some chains make a block only when somebody sends a transaction. There, once everybody has let a
-    deadline pass, no block would ever say so.
+    The former goes on by itself while no block comes. Some chains make a block only when somebody sends a
+    transaction; there, once everybody has let a deadline pass, no block would ever say so.
     """
 
     def __init__(
@@ -44,6 +44,14 @@ class ChainClock:
         if self._finality not in ("latest", 0):
             # Newer blocks are there, and do not count yet: time must not run ahead of what was read.
             return float(self._ledger.final_block(self._finality).timestamp)
+        return self.fetch_newest_time()
+
+    def fetch_newest_time(self) -> float:
+        """Return a Unix time that the next block will not be older than: the contract goes by that block's.
+
+        Raises:
+            LedgerUnreachable: the endpoint does not answer.
+        """
         block = self._ledger.latest_block()
         if self._newest is None or block.hash != self._newest.hash:
             self._newest = block

@@ -30,7 +30,7 @@ class AggregatorConfig(Section):
         anchor_margin_s: in a policy with batching, how long before the last moment the signed commitments are
             anchored without those whose updates are not whole; a quarter of the time until then at most.
         most_signatures: in a policy with batching, how many attestations are checked on the chain one by one;
-            more are proposed as a root, to which nodes may object for `attest_window_s`. Up to 6, signatures
+            more are proposed as a root, to which nodes may object for `attest_window_s`. Up to 4, signatures
             on the chain are cheaper.
         attest_grace_s: how long after the quorum it waits for the rest of the cohort to attest.
         finish_grace_s: how long after the last round it stays for such nodes, before it exits.
@@ -49,7 +49,7 @@ class AggregatorConfig(Section):
     poll_interval_s: Annotated[Seconds, Field(gt=0)] = 0.5
     seal_grace_s: Seconds = 10.0
     anchor_margin_s: Seconds = 30.0
-    most_signatures: Annotated[int, Field(ge=0, le=1000)] = 6
+    most_signatures: Annotated[int, Field(ge=0, le=1000)] = 4
     attest_grace_s: Seconds = 5.0
     finish_grace_s: Seconds = 30.0
     shutdown_grace_s: Seconds = 5.0

@@ -44,7 +44,7 @@ class Daemon:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._waiting_for = ""
-        self._rounds = Rounds(config, parts, logger=logger)
+        self._rounds = Rounds(config, parts, clock=self._clock, logger=logger)
         self._finished_at = 0.0
         self._is_finished = False
 

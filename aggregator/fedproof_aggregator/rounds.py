@@ -20,6 +20,7 @@ from fedproof.ledger.client import Ledger
 from fedproof.ledger.events import LEAF_TOO, ExclusionReason, FailureReason, OnChainPolicy, Phase
 from fedproof.ledger.rounds import RoundRecord
 from fedproof.store import ObjectStore
+from fedproof_aggregator.chainclock import ChainClock
 from fedproof_aggregator.config import AggregatorConfig
 from fedproof_aggregator.journal import Journal
 from fedproof_aggregator.keyrelay import KeyRelay
@@ -72,9 +73,12 @@ class Parts:
 class Rounds:
     """Takes rounds from their opening to their end."""
 
-    def __init__(self, config: AggregatorConfig, parts: Parts, *, logger: FilteringBoundLogger) -> None:
+    def __init__(
+        self, config: AggregatorConfig, parts: Parts, *, clock: ChainClock, logger: FilteringBoundLogger
+    ) -> None:
         self._config = config
         self._parts = parts
+        self._clock = clock
         self._logger = logger
         self._since: dict[str, float] = {}
         self._unusable: set[tuple[int, Address]] = set()
@@ -114,6 +118,10 @@ class Rounds:
             node: self._parts.journal.find_upload(record.number, node, root=commitment.update_root)
             for node, commitment in commitments.items()
         }
+        anchor_spare_s = 0.0
+        if policy.batching and record.batch is None:
+            # The contract goes by the next block's time, whichever blocks count for us.
+            anchor_spare_s = record.deadline - policy.attest_window - self._clock.fetch_newest_time()
         step = choose_seal(
             record,
             commitments,
@@ -123,6 +131,7 @@ class Rounds:
             max_contributors=terms.policy.codec.max_contributors,
             seconds_overdue=overdue_s,
             grace_s=self._config.seal_grace_s,
+            anchor_spare_s=anchor_spare_s,
             anchor_margin_s=min(
                 self._config.anchor_margin_s, (policy.commit_window - policy.attest_window) / 4
             ),

@@ -88,6 +88,7 @@ def choose_seal(
     max_contributors: int,
     seconds_overdue: float,
     grace_s: float,
+    anchor_spare_s: float,
     anchor_margin_s: float,
 ) -> Wait | Anchor | Seal | Fail:
     """Return the next step of an open round.
@@ -101,6 +102,8 @@ def choose_seal(
         max_contributors: most updates that the codec can add.
         seconds_overdue: chain time since the commit deadline; negative before it.
         grace_s: how long after the deadline an update may still become whole.
+        anchor_spare_s: how long the contract still takes a batch, so that who is left out has time to commit;
+            negative when it no longer does.
         anchor_margin_s: how long before the last moment the batch is anchored without who is not whole.
     """
     cohort = len(record.cohort)
@@ -112,9 +115,7 @@ def choose_seal(
     whole = [node for node in sorted(commitments) if _is_whole(standings.get(node))]
     if record.batch is None:
         signed = tuple(node for node in whole if node not in record.commitments)
-        # What the contract takes: later, a node that is left out would have no time to commit by itself.
-        spare_s = -seconds_overdue - policy.attest_window
-        if signed and spare_s >= 0 and (len(whole) == cohort or spare_s <= anchor_margin_s):
+        if signed and anchor_spare_s >= 0 and (len(whole) == cohort or anchor_spare_s <= anchor_margin_s):
             return Anchor(signed)
         whole = [node for node in whole if node in record.commitments]
     reasons = {

@@ -42,13 +42,13 @@ interface IFederation {
     /// @param maxExamples Largest example count that a commitment may carry.
     /// @param commitWindow Seconds from the opening to the commitment deadline.
     /// @param aggregateWindow Seconds from the sealing to the deadline for the aggregate. Also the overdue window: the
-    /// seconds after the deadline of any phase in which still only the aggregator may end it.
+    /// seconds after the deadline of any phase in which still only the aggregator may give the round up.
     /// @param attestWindow Seconds that nodes have to answer: from the aggregate to the deadline for attestations, from
     /// the anchoring of a batch to the end of the commitments, and from a proposed result to its finalisation.
     /// @param batching Whether the aggregator may anchor signed commitments and propose signed results. What they hold
-    /// is checked by the nodes and not by the contract. Any node of the cohort may object: to a proposed result for at
-    /// least `attestWindow`, to a batch from the seal until the round is over, which an attestation quorum may bring about
-    /// at once.
+    /// is checked by the nodes and not by the contract. Any node of the cohort may object: to a proposed result for
+    /// `attestWindow`, to a batch from the seal on; to either only until the round is over, which an attestation
+    /// quorum may bring about at once.
     /// @param privacyCost What one round adds to the privacy spent, in the unit of the policy document.
     /// @param privacyBudget What all rounds together may spend; 0 where rounds are not accounted for and cost nothing.
     struct Policy {
@@ -101,7 +101,7 @@ interface IFederation {
     }
 
     /// @notice The newest round's standing. The terms are those of its policy when it opened.
-    /// @param deadline Unix time after which the phase is overdue; 0 once the round is over.
+    /// @param deadline Unix time until which the phase takes what it is for; 0 once the round is over.
     /// @param cohort How many nodes were admitted when it opened. Nobody joins or loses a cohort afterwards.
     /// @param committed How many nodes committed by their own transactions.
     /// @param batched How many commitments the anchored batch holds.
@@ -148,7 +148,7 @@ interface IFederation {
     event PolicyAdopted(uint24 indexed version, Policy policy, bytes32 headModel);
     /// @notice A node agreed to a policy, and so to the training plan and the first model in its document.
     event PolicyApproved(uint24 indexed version, address indexed node, bytes32 policyDigest);
-    /// @notice The admin named the node that makes the secret key of the next epoch.
+    /// @notice The admin or the aggregator named the node that makes the secret key of the next epoch.
     event EpochRequested(uint24 indexed epoch, address indexed keyMaker);
     /// @notice The key maker published the digest of the encryption context and the root of the keys, wrapped for the
     /// nodes that were admitted at that count of membership changes.
@@ -200,8 +200,8 @@ interface IFederation {
     error WrongRound(uint24 expected, uint24 actual);
     error WrongPhase(uint24 round, Phase actual);
     error DeadlinePassed(uint24 round, uint40 deadline, uint40 time);
-    /// @notice `deadline` has to have passed first: for anyone but the aggregator, the phase's deadline plus the
-    /// overdue window.
+    /// @notice `deadline` has to have passed first: the phase's, or to give a round up or seal it without being the
+    /// aggregator, that plus the overdue window.
     error DeadlineNotReached(uint24 round, uint40 deadline, uint40 time);
     error AlreadyCommitted(uint24 round, address node);
     /// @notice Of a second batch; and of a seal by anyone but the aggregator, which alone knows whose the leaves are.

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from fedproof.ledger.url import drop_doubles
+
 DEFAULT_RPC_URL = "http://127.0.0.1:8545"
 DEFAULT_BOOK = Path("address-book.json")
 
@@ -39,5 +41,5 @@ RpcUrl = Annotated[
 
 
 def count_majority(urls: Sequence[str]) -> int:
-    """Return how many of some endpoints are more than half."""
-    return len(set(urls)) // 2 + 1
+    """Return how many of some endpoints, of which one may be named twice, are more than half."""
+    return len(drop_doubles(urls)) // 2 + 1

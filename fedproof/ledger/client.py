@@ -187,7 +187,7 @@ class Ledger(LedgerReader):
         return self._send("approvePolicy", version, digest)
 
     def request_epoch(self, key_maker: Address) -> Receipt:
-        """Name the node that makes the next epoch's key. Admin only."""
+        """Name the node that makes the next epoch's key. Admin or aggregator."""
         return self._send("requestEpoch", key_maker)
 
     def publish_epoch(

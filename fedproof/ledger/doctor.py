@@ -59,7 +59,8 @@ def examine(
     2. The code at the contract's address is the artifact's.
     3. The events add up to the running hash.
     4. The first of them give the roles to those whom the address book names.
-    5. Each account that holds a role, and each wallet asked for, can pay for transactions.
+    5. Each account that holds a role, and each wallet asked for, can pay for transactions; for a role that a
+       contract holds, such as a multisig wallet, whoever calls that pays.
     6. The chain's clock is not ahead of ours.
     7. The chain does not drop blocks that count.
     8. Blocks count soon enough for the windows of the adopted policy.
@@ -86,15 +87,15 @@ def examine(
     size = len(load_artifact().deployed_bytecode)
     where = checksum_address(book.contract)
     yield Finding("code", True, f"{size} bytes at {where}, the artifact's")
-    newest = ledger.latest_block()
-    accounts = {book.admin, book.aggregator, *wallets}
+    newest, wallets = ledger.latest_block(), {*wallets}
+    accounts = {book.admin, book.aggregator} | wallets
     started = time.monotonic()
     try:  # 3
         history = ledger.replay(from_block=book.block, to_block=newest.number)
         seconds = time.monotonic() - started
         found = f"{history.event_count} events up to block {newest.number} add up, read in {seconds:.1f} s"
         yield Finding("history", True, found)
-        accounts = {*wallets}.union(*history.roles.values())
+        accounts = wallets.union(*history.roles.values())
     except FedproofError as error:
         advice = "the endpoint leaves events out or alters them: name another --rpc-url"
         yield Finding("history", False, str(error), advice)
@@ -104,6 +105,8 @@ def examine(
     except FedproofError as error:
         yield Finding("parties", False, str(error), "ask the operator for this federation's address book")
     for account in sorted(accounts):  # 5
+        if account not in wallets and _has_code(endpoint, account):
+            continue
         balance = _fetch_balance(endpoint, account)
         found = f"{checksum_address(account)} has {balance / _WEI_PER_ETHER:.4f} ether"
         yield Finding("balance", balance >= _LOW_BALANCE_WEI, found, "send it some: transactions cost gas")
@@ -197,6 +200,11 @@ def _measure_lag_s(ledger: Ledger, finality: Finality, newest: BlockRef) -> floa
 def _spell(finality: Finality) -> str:
     """Return it as in a daemon's configuration."""
     return f"finality = {json.dumps(finality)}"
+
+
+def _has_code(endpoint: Endpoint, account: Address) -> bool:
+    address = cast("ChecksumAddress", checksum_address(account))
+    return endpoint.agree("eth_getCode", lambda web3: bool(web3.eth.get_code(address)))
 
 
 def _fetch_balance(endpoint: Endpoint, account: Address) -> int:

@@ -169,6 +169,16 @@ def test_what_comes_too_late_for_the_batch_waits_for_transactions(batching: Worl
     assert record_of(batching).batch is None
 
 
+def test_a_batch_is_anchored_in_time_where_blocks_count_later(batching: World) -> None:
+    """One that waits for a late update goes by the newest block's time, as the contract does."""
+    batching.deliver_signed(0, 1)
+    batching.reconfigure(chain=batching.config.chain.model_copy(update={"finality": 2}))
+    assert not batching.daemon.step()
+    batching.pass_deadline(by_s=-ATTEST_WINDOW_S - 10)
+    assert batching.daemon.step()
+    assert batching.of_kind("anchored")[0]["count"] == 2
+
+
 def test_a_batch_that_the_contract_refuses_is_no_end(batching: World) -> None:
     """In the very last second the next block may be too late for it: the round goes on without."""
     updates = batching.deliver_signed(0, 1, 2)

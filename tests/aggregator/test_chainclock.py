@@ -14,5 +14,6 @@ def test_time_does_not_run_ahead_of_what_counts() -> None:
     clock = ChainClock(federation.admin, finality=2)
     head = federation.admin.block_number()
     assert clock.fetch_time() == federation.admin.block(head - 2).timestamp
+    assert clock.fetch_newest_time() >= federation.admin.block(head).timestamp
     federation.chain.tester.mine_block()
     assert clock.fetch_time() == federation.admin.block(head - 1).timestamp

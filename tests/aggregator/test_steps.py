@@ -89,6 +89,7 @@ def seal(
         max_contributors=most,
         seconds_overdue=overdue,
         grace_s=grace,
+        anchor_spare_s=-overdue - BATCHING.attest_window,
         anchor_margin_s=30,
     )
 

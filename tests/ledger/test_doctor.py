@@ -10,11 +10,12 @@ from structlog import get_logger
 from structlog.testing import capture_logs
 
 from fedproof.config import AddressBook
-from fedproof.digests import as_address
+from fedproof.digests import as_address, checksum_address
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.deploy import deploy_federation
 from fedproof.ledger.doctor import Finding, examine, examine_finality, warn_about_finality
 from fedproof.ledger.endpoints import connect_endpoints
+from fedproof.ledger.events import DEFAULT_ADMIN_ROLE
 from fedproof.ledger.finality import Finality
 from tests.chain import Federation, MemoryChain, make_account
 from tests.foundry import run_anvil
@@ -166,6 +167,24 @@ def test_a_balance_needs_agreement(anvil: Anvil, ledger: Ledger, balance: object
         )
         findings = [finding for finding in examine(book, endpoint, [account]) if finding.check == "balance"]
     assert [finding.is_fine for finding in findings] == [True]
+
+
+def test_a_multisig_wallet_needs_no_ether(federation: Federation) -> None:
+    """Who calls a contract that holds a role pays for it; an account without code has to pay itself."""
+    admin = federation.admin
+    poor = as_address("0x" + "77" * 20, "test")
+    for account in (admin.contract, poor):
+        admin.grant_role(DEFAULT_ADMIN_ROLE, account)
+    book = AddressBook(
+        chain_id=admin.chain_id,
+        contract=admin.contract,
+        admin=admin.address,
+        aggregator=federation.aggregator.address,
+        block=0,
+    )
+    findings = [each for each in examine(book, federation.chain.endpoint, []) if each.check == "balance"]
+    assert [each.is_fine for each in findings if checksum_address(poor) in each.found] == [False]
+    assert not [each for each in findings if checksum_address(admin.contract) in each.found]
 
 
 def test_a_daemon_warns_once(federation: Federation) -> None:
