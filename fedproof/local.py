@@ -55,6 +55,7 @@ class LocalPlan:
         policy: options of ``fedproof policy new``, such as ``{"bits": "15", "error-feedback": True}``.
         rpc_url: a chain to use; a development chain is started when it is None.
         aggregator: settings of the aggregator beside the usual ones.
+        chain: likewise of everybody's section ``[chain]``.
     """
 
     task: str
@@ -63,6 +64,7 @@ class LocalPlan:
     policy: Mapping[str, str | bool] = field(default_factory=dict)
     rpc_url: str | None = None
     aggregator: Mapping[str, object] = field(default_factory=dict)
+    chain: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -134,6 +136,7 @@ class LocalFederation:
         _finish(describe, "fedproof policy new")
         for name, process in inits.items():
             _finish(process, f"fedproof node init ({name})")
+            self._configure_chain(name)
         policy = Policy.load(policy_path)
 
         self.node_names = {
@@ -277,6 +280,12 @@ class LocalFederation:
             command += ["--task-setting", f"{key}={json.dumps(value)}"]
         return self._command(*command)
 
+    def _configure_chain(self, name: str) -> None:
+        path = self._node_folder(name) / "node.toml"
+        config: Any = tomlkit.parse(path.read_text())
+        config["chain"].update(self.plan.chain)
+        path.write_text(tomlkit.dumps(config))
+
     def _write_aggregator_config(self) -> None:
         folder = self.folder / "aggregator"
         path = folder / "aggregator.toml"
@@ -296,6 +305,7 @@ class LocalFederation:
                 "address_book": "../address-book.json",
                 "keystore": "wallet.json",
                 "password_file": "password",
+                **self.plan.chain,
             },
             "tls": {
                 "ca": "../authority/ca.crt",

@@ -24,14 +24,16 @@ POLICY_OF_BATCHES = {**POLICY, "batching": True, "commit-window-s": "120", "atte
 def test_a_batched_round_on_anvil_is_finalised_and_audited(tmp_path: Path) -> None:
     """All commitments are anchored, the result proposed and finalised, and the audit proves all of it.
 
-    And that although the aggregator is killed with SIGKILL after each step that only batched rounds have.
+    And that although blocks count only once two others follow, and the aggregator is killed with SIGKILL
+    after each step that only batched rounds have.
     """
     # Blocks come by themselves, as on a real chain: nodes draw chunks from the block after the sum's.
     with run_anvil(tmp_path, "--block-time", "1") as url:
         Endpoint.connect(url, attempts=8)
         # With no signature checked on the chain that a batch can hold.
-        settings = {"policy": POLICY_OF_BATCHES, "aggregator": {"most_signatures": 0}}
-        with LocalFederation(tmp_path / "run", make_plan(rounds=1, rpc_url=url, **settings)) as federation:
+        settings = {"aggregator": {"most_signatures": 0}, "chain": {"finality": 2}}
+        plan = make_plan(rounds=1, rpc_url=url, policy=POLICY_OF_BATCHES, **settings)
+        with LocalFederation(tmp_path / "run", plan) as federation:
             federation.prepare()
             federation.start()
             events = kill_at_each(federation, "aggregator", [(1, "anchored"), (1, "proposed")])
