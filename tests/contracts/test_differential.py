@@ -49,3 +49,8 @@ def test_a_history_that_is_written_down_is_played() -> None:
         ],
     )
     assert tally == {"accepted suspend": 1, "refused NotAdmitted": 1}
+
+
+def test_who_has_no_key_can_be_a_node() -> None:
+    """In this history the admin itself is one and is to sign; it ends the same on both."""
+    play_random("0/84589", Counter())
