@@ -37,7 +37,7 @@ NODES = (*sorted((*KEYS, WALLET)),)
 
 
 def sign(node: Address, digest: Digest) -> bytes:
-    """Return a node's signature of a digest, as the contract takes it; none that counts, of who has no key."""
+    """Return a signature of a digest, as the contract takes it; one that does not count, without a key."""
     if node == WALLET:
         return digest
     if node not in KEYS:
