@@ -110,8 +110,8 @@ def test_a_federation_lives_on_anvil(endpoint: Endpoint, tmp_path: Path) -> None
     assert history.rounds[1].result == make_digest("model")
 
 
-def test_two_processes_share_a_key(endpoint: Endpoint, tmp_path: Path) -> None:
-    """Two connections that sign with one key at once both get all their transactions mined."""
+def test_two_outboxes_share_a_key(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Without an outbox in common, each call is mined once, or the error says who took its nonces."""
     book = deploy_federation(
         endpoint.url,
         ADMIN,
@@ -133,9 +133,10 @@ def test_two_processes_share_a_key(endpoint: Endpoint, tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert failures == []
+    assert all("another process sends with the same key" in str(failure) for failure in failures)
     ledger = Ledger.connect(endpoint.url, book.contract)
-    assert len(ledger.events(book.block + 1, ledger.block_number())) == 16
+    mined = len(ledger.events(book.block + 1, ledger.block_number()))
+    assert mined == 16 - len(failures) >= 8
 
 
 def test_an_empty_account_is_named(endpoint: Endpoint, tmp_path: Path) -> None:
