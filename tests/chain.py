@@ -1,33 +1,32 @@
 """A chain in memory that a test can edit: its clock, its outages, and its state by snapshots.
 
-It answers as real nodes do: eth-tester hands a revert over as printed bytes, which are put back into a
-JSON-RPC error here, so that the client's own translation runs.
+It is the development chain, asked in this process and not over HTTP.
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from eth.abc import SignedTransactionAPI, StateAPI
-from eth.exceptions import Revert
-from eth.vm.spoof import SpoofTransaction
 from eth_abi.abi import encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
-from eth_tester import EthereumTester, PyEVMBackend
-from eth_tester.exceptions import TransactionFailed
-from eth_utils import ValidationError, keccak
+from eth_utils import keccak
 from requests.exceptions import ConnectionError as NoConnection
-from web3 import EthereumTesterProvider, Web3
+from web3 import Web3
+from web3.providers.base import JSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
+from fedproof.devchain.backend import DevChain
+from fedproof.devchain.journal import Genesis
+from fedproof.devchain.methods import Methods
+from fedproof.devchain.rpc import Rpc
 from fedproof.digests import Address, Digest, as_address
 from fedproof.ledger.artifact import load_artifact
 from fedproof.ledger.client import Ledger
-from fedproof.ledger.endpoint import Endpoint
+from fedproof.ledger.endpoint import Endpoint, make_web3
 from fedproof.ledger.outbox import Outbox
 from fedproof.ledger.signer import KeystoreSigner
 
@@ -36,10 +35,8 @@ AGGREGATE_WINDOW_S = 300
 ATTEST_WINDOW_S = 200
 MAX_EXAMPLES = 10_000
 GENEROUS_GAS = 8_000_000
-READS = (
-    "eth_accounts", "eth_blockNumber", "eth_call", "eth_chainId", "eth_estimateGas", "eth_feeHistory",
-    "eth_getBalance", "eth_getBlockByNumber", "eth_getCode", "eth_getLogs", "eth_getTransactionCount",
-)  # fmt: skip
+CHAIN_ID = 1337
+FORTUNE = 10**24
 ZERO_ADDRESS = Address(bytes(20))
 ABI = load_artifact().abi
 
@@ -50,38 +47,35 @@ def make_digest(label: object) -> Digest:
 
 
 def make_account(number: int) -> LocalAccount:
-    """Return one of the ten accounts that the chain has given money to, from 1."""
+    """Return one of the ten accounts that a chain in memory has given money to, from 1."""
     return Account.from_key(number.to_bytes(32))
 
 
-class MemoryProvider(EthereumTesterProvider):
-    """eth-tester behind the interface of a node.
+class MemoryProvider(JSONBaseProvider):
+    """The development chain in this process, behind the interface of a node.
 
     Attributes:
         outages: how many of the next requests get no answer.
         lost_answers: methods whose next request is carried out, but whose answer does not arrive.
         interrupts: what happens, once, just before a method's next request is carried out.
         missing: methods that this node does not have.
+        is_idle: whether it takes transactions and mines none.
         requests: every method that was asked for.
     """
 
-    def __init__(self, tester: EthereumTester) -> None:
-        super().__init__(tester)
-        self.outages = 0
-        self.lost_answers: list[str] = []
-        self.interrupts: dict[str, Callable[[], object]] = {}
-        self.missing: set[str] = set()
-        self.requests: list[str] = []
-        self._answers: dict[str, RPCResponse] = {}
-        self._answered_at: object = None
+    def __init__(self, chain: DevChain) -> None:
+        super().__init__()
+        self._rpc = Rpc(Methods(chain))
+        self.calm()
 
     def calm(self) -> None:
         """Answer everything again."""
         self.outages = 0
-        self.lost_answers.clear()
-        self.interrupts.clear()
-        self.missing.clear()
-        self.requests.clear()
+        self.lost_answers: list[str] = []
+        self.interrupts: dict[str, Callable[[], object]] = {}
+        self.missing: set[str] = set()
+        self.is_idle = False
+        self.requests: list[str] = []
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         self.requests.append(method)
@@ -89,55 +83,37 @@ class MemoryProvider(EthereumTesterProvider):
             self.outages -= 1
             raise NoConnection("connection refused")
         if method in self.missing:
-            return _refuse({"code": -32601, "message": f"the method {method} does not exist"})
+            error = {"code": -32601, "message": f"the method {method} does not exist"}
+            return {"id": 1, "jsonrpc": "2.0", "error": error}  # type: ignore[typeddict-item]
         if method in self.interrupts:
             self.interrupts.pop(method)()
-        try:
-            response = self._recall(method, params) if method in READS else self._ask(method, params)
-        except TransactionFailed as error:
-            data = "0x" + _find_revert(error).hex()
-            return _refuse({"code": 3, "message": "execution reverted", "data": data})
-        except ValidationError as error:
-            message = "nonce too low" if "nonce" in str(error) else str(error)
-            return _refuse({"code": -32000, "message": message})
+        if self.is_idle and method == "eth_sendRawTransaction":
+            return {"id": 1, "jsonrpc": "2.0", "result": Web3.keccak(hexstr=params[0]).to_0x_hex()}
+        response = self._estimate(params) if method == "eth_estimateGas" else self._ask(method, params)
         if method in self.lost_answers:
             self.lost_answers.remove(method)
             raise NoConnection("connection reset")
         return response
 
-    def _recall(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        """Answer what was asked before on the same chain as then: eth-tester takes milliseconds for each."""
-        chain = self.ethereum_tester.backend.chain
-        if chain.header is not self._answered_at:  # whatever happens on a chain, its next header is another
-            self._answers.clear()
-            self._answered_at = chain.header
-        question = f"{method} {params}"
-        if question not in self._answers:
-            self._answers[question] = self._ask(method, params)
-        return self._answers[question]
+    def _estimate(self, params: Any) -> RPCResponse:
+        """Call once and answer plenty; the search for the exact amount takes several runs."""
+        response = self._ask(RPCEndpoint("eth_call"), [params[0], "pending"])
+        return response if "error" in response else {**response, "result": hex(GENEROUS_GAS)}
 
     def _ask(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        if method == "eth_getLogs" and "fromBlock" in params[0]:
-            return self._answer_raw_logs(params[0])
-        return super().make_request(method, params)
-
-    def _answer_raw_logs(self, query: Mapping[str, str]) -> RPCResponse:
-        """Answer as a node does: eth-tester's own words are others, which web3 translates."""
-        self.requests.pop()
-        blocks = {key: int(query[key], 16) for key in ("fromBlock", "toBlock")}
-        logs = Web3(self).eth.get_logs({"address": query["address"], **blocks})  # type: ignore[typeddict-item]
-        return {"id": 1, "jsonrpc": "2.0", "result": logs}  # type: ignore[typeddict-item]
+        return self.decode_rpc_response(self._rpc.answer(self.encode_rpc_request(method, params)))
 
 
 class MemoryChain:
     """One chain. Everybody who connects through it sees the same state."""
 
     def __init__(self) -> None:
-        backend = PyEVMBackend()
-        backend.chain.gas_estimator = estimate_generously
-        self.tester = EthereumTester(backend)
-        self.provider = MemoryProvider(self.tester)
-        self.web3 = Web3(self.provider)
+        # No time passes but for a second with each block, and when a test says so.
+        self._now = int(time.time())
+        self._chain = DevChain(Genesis(CHAIN_ID, self._now), clock=lambda: self._now)
+        self._chain.mine(balances={_address(make_account(number)): FORTUNE for number in range(1, 11)})
+        self.provider = MemoryProvider(self._chain)
+        self.web3 = make_web3(self.provider)
         self.endpoint = self.connect()
 
     def connect(self) -> Endpoint:
@@ -147,18 +123,24 @@ class MemoryChain:
     @contextmanager
     def rolled_back(self) -> Iterator[None]:
         """Undo, on leaving, whatever happened since entering."""
-        snapshot = self.tester.take_snapshot()
+        number, now = self._chain.head.number, self._now
         self.provider.calm()
         try:
             yield
         finally:
             self.provider.calm()
-            self.tester.enable_auto_mine_transactions()
-            self.tester.revert_to_snapshot(snapshot)
+            self._chain.revert(number)
+            self._now = now
+
+    def mine(self, blocks: int = 1) -> None:
+        """Mine blocks without transactions."""
+        for _ in range(blocks):
+            self._chain.mine()
 
     def travel_to(self, timestamp: int) -> None:
-        """Let the next block have this Unix time."""
-        self.tester.time_travel(timestamp)
+        """Mine a block, so that the next one has this Unix time."""
+        self._now = timestamp - 1
+        self._chain.mine()
 
 
 class Federation:
@@ -247,16 +229,6 @@ class Federation:
         return model
 
 
-def estimate_generously(state: StateAPI, transaction: SignedTransactionAPI) -> int:
-    """Run a transaction once and return plenty; py-evm's search for the exact amount takes a dozen runs."""
-    snapshot = state.snapshot()
-    try:
-        state.apply_transaction(SpoofTransaction(transaction, gas=GENEROUS_GAS, gas_price=0)).raise_if_error()
-    finally:
-        state.revert(snapshot)
-    return GENEROUS_GAS
-
-
 def deploy(
     chain: MemoryChain,
     account: LocalAccount,
@@ -270,20 +242,6 @@ def deploy(
     outbox = Outbox(chain.endpoint, KeystoreSigner(account))
     receipt = outbox.send({"data": "0x" + data.hex()}, what="deploy")
     return as_address(receipt["contractAddress"], "receipt")
-
-
-def _find_revert(error: BaseException | None) -> bytes:
-    while error is not None:
-        if isinstance(error, Revert):
-            return bytes(error.args[0])
-        if isinstance(error, TransactionFailed) and str(error).startswith(("b'", 'b"')):
-            return bytes(ast.literal_eval(str(error)))
-        error = error.__context__
-    return b""
-
-
-def _refuse(error: dict[str, Any]) -> RPCResponse:
-    return {"id": 1, "jsonrpc": "2.0", "error": error}
 
 
 def _address(account: LocalAccount) -> Address:

@@ -185,7 +185,7 @@ def test_a_batch_that_the_contract_refuses_is_no_end(batching: World) -> None:
     batching.pass_deadline(by_s=-ATTEST_WINDOW_S)
     with pytest.raises(Reverted, match="DeadlinePassed"):
         batching.daemon.step()
-    batching.federation.chain.tester.mine_block()
+    batching.federation.chain.mine()
     assert not batching.daemon.step()
     batching.commit(0, updates[0])
     assert not batching.daemon.step()

@@ -15,5 +15,5 @@ def test_time_does_not_run_ahead_of_what_counts() -> None:
     head = federation.admin.block_number()
     assert clock.fetch_time() == federation.admin.block(head - 2).timestamp
     assert clock.fetch_newest_time() >= federation.admin.block(head).timestamp
-    federation.chain.tester.mine_block()
+    federation.chain.mine()
     assert clock.fetch_time() == federation.admin.block(head - 1).timestamp

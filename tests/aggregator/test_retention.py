@@ -67,7 +67,7 @@ def ended_at(world: World, number: int = 1) -> int:
 def go_to(world: World, timestamp: int) -> None:
     """Mine a block of this time, and let the aggregator see it."""
     world.federation.chain.travel_to(timestamp)
-    world.federation.chain.tester.mine_block()
+    world.federation.chain.mine()
     assert world.federation.admin.latest_block().timestamp == timestamp
     world.view.refresh()
 

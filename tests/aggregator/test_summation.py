@@ -190,7 +190,7 @@ def test_a_commitment_that_the_chain_has_dropped_leaves_the_sum(world: World, dr
         for index in range(dropped):
             update = world.committed_update(index, data=encrypted(index, 9))
             bring(world, index, update, range(CHUNKS))
-    world.federation.chain.tester.mine_blocks(3)
+    world.federation.chain.mine(3)
     world.view.refresh()
     updates = world.deliver(0, 1, 2)
     assert published(world) == plain_sum(updates)
@@ -216,7 +216,7 @@ def test_a_chunk_that_was_added_and_not_stored_leaves_the_sum(
     if unstored == 2:
         with world.federation.chain.rolled_back():
             bring_unstored(world.committed_update(2, data=encrypted(2, 9)))
-        world.federation.chain.tester.mine_blocks(3)
+        world.federation.chain.mine(3)
         world.view.refresh()
     bring_unstored(world.committed_update(2))
     updates += world.deliver(0, 1)
@@ -303,7 +303,7 @@ def test_a_chunk_whose_commitment_the_chain_has_dropped_is_refused_by_its_root(
     with world.federation.chain.rolled_back():
         poisoned = world.committed_update(0, data=encrypted(0, 9))
         incoming = begin(world, 0, poisoned)
-    world.federation.chain.tester.mine_blocks(3)
+    world.federation.chain.mine(3)
     world.view.refresh()
     with monkeypatch.context():
         killing(Kind.ADD)

@@ -38,7 +38,7 @@ def test_a_history_that_does_not_add_up_is_never_shown(world: World) -> None:
     with world.federation.chain.rolled_back():
         world.committed_update(0)
         world.view.refresh()
-    world.federation.chain.tester.mine_blocks(3)
+    world.federation.chain.mine(3)
     world.committed_update(1)
     world.link.down.add("eth_getLogs")
     with pytest.raises(LedgerUnreachable):

@@ -154,7 +154,7 @@ class Update:
 
 
 class Link:
-    """The line to the chain: threads take turns on it, as eth-tester is made for one, and a test can cut it.
+    """The line to the chain: threads take turns on it, and a test can cut it.
 
     Attributes:
         down: methods that get no answer.
@@ -471,7 +471,7 @@ class World:
     def pass_deadline(self, *, by_s: int = 1) -> None:
         """Mine a block that much after the round's deadline."""
         self.federation.pass_deadline(by_s=by_s)
-        self.federation.chain.tester.mine_block()
+        self.federation.chain.mine()
 
 
 def wrapped_keys(federation: Federation) -> list[tuple[Address, bytes]]:

@@ -57,7 +57,7 @@ def mine_each_second(federation: Federation) -> None:
     """Mine as many blocks as are measured, each a second after the one before."""
     # Ahead of this machine's clock, where nothing but the last block's time decides about the next one's.
     federation.chain.travel_to(federation.admin.latest_block().timestamp + 10_000)
-    federation.chain.tester.mine_blocks(101)
+    federation.chain.mine(101)
 
 
 def name_windows(finding: Finding) -> list[str]:

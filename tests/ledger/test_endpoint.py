@@ -146,7 +146,7 @@ def test_a_refusal_after_the_estimate_is_explained(federation: Federation) -> No
 
 def test_a_transaction_that_is_not_mined_is_reported(federation: Federation) -> None:
     """Waiting ends, and the message names the transaction."""
-    federation.chain.tester.disable_auto_mine_transactions()
+    federation.chain.provider.is_idle = True
     with pytest.raises(LedgerError, match=r"register .* expected transaction 0x\w{64} to be mined within"):
         federation.outsider.register(*KEYS)
 

@@ -148,7 +148,7 @@ def test_training_past_the_deadline_skips(make_world: MakeWorld) -> None:
 
     def dawdle(_flat: np.ndarray) -> None:
         world.chain_federation.pass_deadline()
-        world.chain.tester.mine_block()
+        world.chain.mine()
 
     slow.trainer.spoil = dawdle
     world.open_round(1)

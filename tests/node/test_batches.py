@@ -46,13 +46,13 @@ def record_of(world: World, number: int = 1) -> RoundRecord:
 def pass_half_window(world: World) -> None:
     """Go to where half of the time is over that nodes have to answer."""
     world.chain_federation.pass_deadline(by_s=1 - WINDOW_S // 2)
-    world.chain.tester.mine_block()
+    world.chain.mine()
 
 
 def pass_anchoring(world: World) -> None:
     """Go to where nothing can be anchored any more."""
     world.chain_federation.pass_deadline(by_s=1 - WINDOW_S)
-    world.chain.tester.mine_block()
+    world.chain.mine()
 
 
 def refuse(world: World, method: str, code: grpc.StatusCode, *, times: int = 1000) -> None:
@@ -472,7 +472,7 @@ def test_attestations_that_are_not_used_are_pressed(attested: World) -> None:
 
 
 def mine(world: World, blocks: int) -> None:
-    world.chain.tester.mine_blocks(blocks)
+    world.chain.mine(blocks)
 
 
 def test_what_is_mined_and_not_final_is_sent_once(batched: World) -> None:

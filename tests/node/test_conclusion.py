@@ -61,7 +61,7 @@ def test_sum_is_downloaded_before_the_draw(make_world: MakeWorld) -> None:
     assert not node.log.of("verified")
     asked = count_downloads(world)
     assert asked > 0
-    world.chain.tester.mine_block()
+    world.chain.mine()
     node.settle()
     assert node.log.of("verified")
     assert count_downloads(world) == asked

@@ -184,7 +184,7 @@ def test_short_windows_are_warned_of(make_world: Callable[..., World]) -> None:
     node = world.nodes[0]
     # Some blocks of minutes each, on average.
     world.chain.travel_to(node.ledger.latest_block().timestamp + 100_000)
-    world.chain.tester.mine_blocks(3)
+    world.chain.mine(3)
     log = Recorder()
     admission(world, node, log, finality=2)
     admitted, warning = log.events

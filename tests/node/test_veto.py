@@ -188,7 +188,7 @@ def test_a_withheld_batch_is_disputed(proposed: World) -> None:
 
 def pass_deadline(world: World) -> None:
     world.chain_federation.pass_deadline(by_s=5)
-    world.chain.tester.mine_block()
+    world.chain.mine()
 
 
 def take_aggregator_away(world: World) -> None:
@@ -311,7 +311,7 @@ def time_of(world: World) -> int:
 
 def pass_time(world: World, seconds: int) -> None:
     world.chain.travel_to(time_of(world) + seconds)
-    world.chain.tester.mine_block()
+    world.chain.mine()
 
 
 def drag_out(world: World, truths: list[bool]) -> float | None:
@@ -344,7 +344,7 @@ def test_the_last_objection_goes_out_in_time(make_world: MakeWorld) -> None:
     world = make_world(batching=True, attest_window_s=LONG_WINDOW_S)
     play_to_proposal(world)
     world.chain_federation.pass_deadline(by_s=-LONG_WINDOW_S // 2)
-    world.chain.tester.mine_block()
+    world.chain.mine()
     node = world.nodes[0]
     shares: dict[tuple[bool, ...], float | None] = {}
     for truths in itertools.product((True, False), repeat=4):

@@ -28,7 +28,7 @@ def test_dropped_blocks_are_read_afresh(make_world: Callable[..., World]) -> Non
         world.admin.suspend(world.nodes[0].address)
         assert len(watch.refresh().admitted) == 1
     world.admin.suspend(world.nodes[1].address)
-    world.chain.tester.mine_block()
+    world.chain.mine()
     assert watch.refresh().admitted == (world.nodes[0].address,)
 
 

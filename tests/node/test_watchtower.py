@@ -140,7 +140,7 @@ def test_a_claim_that_comes_too_late_is_made_once(opened: World) -> None:
     opened.settle()
     pass_anchoring(opened)
     opened.chain_federation.pass_deadline()
-    opened.chain.tester.mine_block()
+    opened.chain.mine()
     for _ in range(3):
         victim.daemon.watchtower.attend()
     assert len([entry for entry in victim.log.of("error") if "not claimed" in entry["message"]]) == 1
@@ -191,7 +191,7 @@ def pass_overdue(world: World, *, turns: int) -> None:
     rounds = world.policy.rounds
     waited_s = rounds.aggregate_window_s + turns * (rounds.attest_window_s / 32)
     world.chain_federation.pass_deadline(by_s=int(waited_s) + 1)
-    world.chain.tester.mine_block()
+    world.chain.mine()
 
 
 def seal(world: World) -> None:
@@ -318,9 +318,9 @@ def test_whoever_comes_second_says_so_and_goes_on(opened: World) -> None:
     node = opened.nodes[0]
     node.finality = 2
     node.stop()
-    opened.chain.tester.mine_blocks(2)
+    opened.chain.mine(2)
     pass_overdue(opened, turns=3)
-    opened.chain.tester.mine_blocks(3)
+    opened.chain.mine(3)
     opened.fail(1)
     assert node.daemon.watchtower.attend()
     assert "not ended" in node.log.of("error")[-1]["message"]

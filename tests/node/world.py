@@ -414,7 +414,7 @@ class World:
         self.servicer.aggregates[number] = (wire.Header(manifest=manifest, chunk_digests=leaves), sums)
         self.operator.publish_aggregate(number, compute_header_root(manifest, leaves))
         for _ in range(blocks_after):
-            self.chain.tester.mine_block()
+            self.chain.mine()
 
     def attestations(self, number: int) -> dict[Address, Digest]:
         """Return what nodes attested: by signatures that were handed over, and by transactions."""
