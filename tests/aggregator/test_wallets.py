@@ -14,11 +14,13 @@ from fedproof.digests import Address, as_address, checksum_address
 from fedproof.errors import Reverted
 from fedproof.keys.tls import TlsFiles
 from fedproof.ledger.events import Phase
+from fedproof.ledger.outbox import Outbox
 from fedproof.ledger.rounds import RoundRecord
+from fedproof.ledger.signer import KeystoreSigner
 from fedproof.ledger.statements import SignedAttestation
 from fedproof.wire import aggregation_pb2 as wire
 from tests.aggregator.world import ATTEST_WINDOW_S, BATCHING, Link, World, codec, opened, refusal
-from tests.chain import ABI, Federation, make_digest
+from tests.chain import ABI, Federation, make_account, make_digest
 
 SAYS_NO = bytes.fromhex("60006000fd")  # PUSH1 0 PUSH1 0 REVERT
 BURNS_ALL = bytes.fromhex("fe")  # INVALID
@@ -55,12 +57,12 @@ class Wallet:
 
     def __init__(self, world: World, when_paid: bytes) -> None:
         self.world = world
-        self._eth = world.federation.chain.web3.eth
+        self._outbox = Outbox(world.federation.chain.endpoint, KeystoreSigner(make_account(9)))
         federation, admin = world.federation, world.federation.admin
         code = make_wallet(federation.contract, when_paid)
         # PUSH1 length DUP1 PUSH1 0b PUSH1 0 CODECOPY PUSH1 0 RETURN
         created = bytes([0x60, len(code)]) + bytes.fromhex("80600b6000396000f3") + code
-        self.address = as_address(self._send({"data": created})["contractAddress"], "receipt")
+        self.address = as_address(self._send({"data": "0x" + created.hex()})["contractAddress"], "receipt")
         self.call("register", make_digest("wrapping key"), make_digest("certificate"), bytes(32))
         admin.suspend(world.node(2).address)
         admin.admit(self.address)
@@ -72,7 +74,7 @@ class Wallet:
 
     def call(self, name: str, *arguments: Any) -> None:
         """Do something on the ledger, as a member."""
-        data = self._eth.contract(abi=ABI).encode_abi(name, args=arguments)
+        data = self.world.federation.chain.web3.eth.contract(abi=ABI).encode_abi(name, args=arguments)
         self._send({"to": checksum_address(self.address), "data": data})
 
     def put_commitment(self) -> None:
@@ -89,10 +91,7 @@ class Wallet:
         self.world.put_attestation(signed, MODEL)
 
     def _send(self, call: Any) -> Any:
-        sent = self._eth.send_transaction({"from": self._eth.accounts[8], **call})
-        receipt = self._eth.wait_for_transaction_receipt(sent)
-        assert receipt["status"] == 1
-        return receipt
+        return self._outbox.send(call, what="the wallet's transaction")
 
 
 @pytest.fixture(params=[SAYS_NO, BURNS_ALL], ids=["says no", "burns all gas"])
