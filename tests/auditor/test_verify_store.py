@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fedproof_auditor.checks import compute_history_hash
+from fedproof_auditor.findings import Failure
 
 from fedproof.codec import Codec
 from fedproof.digests import checksum_address
@@ -35,6 +37,13 @@ from tests.auditor.world import (
 )
 
 # 7: headers
+
+
+def first_of_another_manifest(world: World, store: Path, **changes: Any) -> Failure:
+    """Return what is wrong first where a node committed to a manifest with other fields."""
+    chunks = read_chunks(world, 1, 0)
+    events = world.swap(world.commitment(1, 0), commit_to(world, store, 0, chunks, **changes))
+    return first_of(world.audit(store, events=events))
 
 
 def test_a_missing_header_is_a_failure(world: World, store: Path) -> None:
@@ -71,9 +80,7 @@ def test_a_manifest_must_say_what_the_ledger_says(
     world: World, store: Path, field: str, value: object
 ) -> None:
     """An update made for another chain, round, node, epoch, policy or model fails check 7, by field."""
-    chunks = read_chunks(world, 1, 0)
-    events = world.swap(world.commitment(1, 0), commit_to(world, store, 0, chunks, **{field: value}))  # type: ignore[arg-type]
-    first = first_of(world.audit(store, events=events))
+    first = first_of_another_manifest(world, store, **{field: value})
     assert (first.check, first.round, first.node) == (7, 1, world.nodes[0])
     assert first.field == f"manifest's {field}"
 
@@ -95,9 +102,7 @@ def test_a_manifest_must_name_the_base_models_clips(
     world: World, store: Path, field: str, value: object
 ) -> None:
     """Values or clips that are not the base model's fail check 7, although nobody shows the model."""
-    chunks = read_chunks(world, 1, 0)
-    events = world.swap(world.commitment(1, 0), commit_to(world, store, 0, chunks, **{field: value}))  # type: ignore[arg-type]
-    first = first_of(world.audit(store, events=events))
+    first = first_of_another_manifest(world, store, **{field: value})
     assert (first.check, first.round, first.node, first.field) == (7, 1, world.nodes[0], "header")
     assert "expected those of the base model" in first.got
 

@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from fedproof.cli import app
+from fedproof.commands.options import count_majority
 from fedproof.devchain.server import DevChainServer
 from fedproof.digests import Digest, as_address, checksum_address
 from fedproof.errors import ConfigurationError, DigestMismatch, LedgerError, Reverted, WrongContract
@@ -24,6 +25,12 @@ from tests.office import Office, chain, office, password, run, run_json, write_p
 __all__ = ["chain", "office", "password"]  # fixtures
 
 DIGEST = Digest(b"\x01" * 32)
+
+
+def test_an_endpoint_named_twice_counts_once() -> None:
+    """More than half of the endpoints have to agree, however they are spelled."""
+    urls = ["http://one.example", "http://ONE.example:80/", "http://two.example", "http://three.example"]
+    assert [count_majority(urls[:count]) for count in (1, 2, 3, 4)] == [1, 1, 2, 2]
 
 
 def test_a_rehearsal_sends_nothing(office: Office) -> None:
