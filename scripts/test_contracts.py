@@ -211,7 +211,7 @@ def run_campaign(calls: int, log: Path) -> None:
         raise SystemExit(f"no test matches {INVARIANTS}")
     said = forge.run(
         # forge 1.7 does not repeat itself from a seed: what broke an invariant is in its report and cache.
-        *("test", "--match-test", INVARIANTS, "--fuzz-seed", hex(secrets.randbits(64))),
+        *("test", "--match-test", INVARIANTS, "--fuzz-seed", hex(secrets.randbits(64)), "--show-progress"),
         log=log,
         invariant_runs=math.ceil(calls / len(names) / CAMPAIGN_DEPTH),
         invariant_depth=CAMPAIGN_DEPTH,

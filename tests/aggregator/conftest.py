@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedproof.keys.tls import TlsFiles
-from tests.aggregator.world import BATCHING, Link, World, deploy_federation, make_certificates, opened
+from tests.aggregator.federation import BATCHING, Link, deploy_federation, make_certificates
+from tests.aggregator.world import World, opened
 from tests.chain import Federation
 
 

@@ -14,7 +14,8 @@ from fedproof.ledger.history import RoundRecord
 from fedproof.ledger.statements import SignedAttestation, SignedCommitment
 from fedproof.manifest import AggregateManifest
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import ATTEST_WINDOW_S, EXAMPLES, World, refusal
+from tests.aggregator.federation import ATTEST_WINDOW_S, EXAMPLES
+from tests.aggregator.world import World, refusal
 from tests.chain import make_digest
 
 

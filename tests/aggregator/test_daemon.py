@@ -11,14 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fedproof_aggregator.chainclock import ChainClock
 
 from fedproof.digests import checksum_address
 from fedproof.errors import LedgerUnreachable, PolicyMismatch
 from fedproof.ledger.events import FailureReason, Phase
-from fedproof.ledger.reader import BlockRef
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import ATTEST_WINDOW_S, POLICY, World, encrypted, refusal, wrapped_keys
+from tests.aggregator.federation import ATTEST_WINDOW_S, POLICY, encrypted, wrapped_keys
+from tests.aggregator.world import World, refusal
 from tests.chain import AGGREGATE_WINDOW_S, make_digest
 
 
@@ -465,56 +464,3 @@ def test_the_loop_outlives_a_full_disk(
 def test_getfederation_is_answered_before_anything_is_ready(fresh: World) -> None:
     """Nodes find their aggregator while it still waits."""
     assert fresh.stub().GetFederation(wire.GetFederationRequest()).policy_digest == POLICY.digest
-
-
-# The chain's time
-
-
-class FakeChain:
-    """A chain whose newest block a test can set."""
-
-    def __init__(self, timestamp: int) -> None:
-        self.block = BlockRef(1, make_digest(1), timestamp)
-
-    def latest_block(self) -> BlockRef:
-        return self.block
-
-    def mine(self, timestamp: int) -> None:
-        number = self.block.number + 1
-        self.block = BlockRef(number, make_digest(number), timestamp)
-
-
-def test_the_chains_time_goes_on_while_no_block_comes() -> None:
-    """The newest block's time, then the time that passes, two seconds behind; a new block sets it."""
-    now = 1000.0
-    chain = FakeChain(1000)
-    clock = ChainClock(chain, wall=lambda: now, monotonic=lambda: now)  # type: ignore[arg-type]
-    assert clock.fetch_time() == 1000
-    now = 1001.5
-    assert clock.fetch_time() == 1000
-    now = 1012.0
-    assert clock.fetch_time() == 1010
-    chain.mine(1011)
-    assert clock.fetch_time() == 1011
-
-
-def test_a_chain_ahead_of_our_clock_is_not_run_further_ahead() -> None:
-    """Where many blocks a second push the chain's time ahead, only its blocks move it."""
-    now = 1000.0
-    chain = FakeChain(1060)
-    clock = ChainClock(chain, wall=lambda: now, monotonic=lambda: now)  # type: ignore[arg-type]
-    assert clock.fetch_time() == 1060
-    now = 1030.0
-    assert clock.fetch_time() == 1060
-    now = 1070.0
-    assert clock.fetch_time() == 1068
-
-
-def test_a_chain_far_behind_our_clock_keeps_its_own_time() -> None:
-    """A chain that was set back goes on from its newest block."""
-    now = 1_000_000.0
-    chain = FakeChain(1000)
-    clock = ChainClock(chain, wall=lambda: now, monotonic=lambda: now)  # type: ignore[arg-type]
-    assert clock.fetch_time() == 1000
-    now += 10
-    assert clock.fetch_time() == 1008

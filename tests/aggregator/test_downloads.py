@@ -10,18 +10,8 @@ import pytest
 from fedproof.manifest import AggregateManifest, Contribution, verify_header
 from fedproof.merkle import leaf_digest
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import (
-    EXAMPLES,
-    PARAMETERS,
-    POLICY,
-    Update,
-    World,
-    codec,
-    encrypted,
-    refusal,
-    secret_key,
-    values,
-)
+from tests.aggregator.federation import EXAMPLES, PARAMETERS, POLICY, codec, encrypted, secret_key, values
+from tests.aggregator.world import Update, World, refusal
 
 
 def download_update(

@@ -7,7 +7,8 @@ import pytest
 
 from fedproof.keys.wrapping import PUBLIC_KEY_BYTES, WrappingKey
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import WRAPPED, World, refusal, wrapped_keys, wrapping_key
+from tests.aggregator.federation import WRAPPED, wrapped_keys, wrapping_key
+from tests.aggregator.world import World, refusal
 from tests.chain import make_digest
 
 

@@ -7,7 +7,8 @@ from fedproof_aggregator.opening import explain_recipients
 from fedproof.digests import Address, checksum_address
 from fedproof.keys.wrapping import wrapped_keys_root
 from fedproof.ledger.history import EpochRecord
-from tests.aggregator.world import POLICY, World, codec, wrapped_keys
+from tests.aggregator.federation import POLICY, codec, wrapped_keys
+from tests.aggregator.world import World
 from tests.chain import make_digest
 
 NODES = tuple(Address(bytes([i]) * 20) for i in range(1, 5))

@@ -29,7 +29,7 @@ from fedproof.errors import ConfigurationError, LedgerUnreachable, PolicyMismatc
 from fedproof.keys.tls import issue_certificate, make_authority
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.deploy import deploy_federation
-from tests.aggregator.world import POLICY
+from tests.aggregator.federation import POLICY
 
 # The development chain's first two accounts, which everybody knows.
 ADMIN = Account.from_key("0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80")

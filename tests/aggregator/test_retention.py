@@ -15,7 +15,8 @@ from fedproof.ledger.events import FailureReason
 from fedproof.merkle import leaf_digest
 from fedproof.policy import EvidencePolicy
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import POLICY, Link, Update, World, deploy_federation, opened, refusal
+from tests.aggregator.federation import POLICY, Link, deploy_federation
+from tests.aggregator.world import Update, World, opened, refusal
 from tests.chain import Federation, make_digest
 from tests.ledger.anvil import until
 

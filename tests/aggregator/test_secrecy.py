@@ -14,7 +14,8 @@ from fedproof.codec.secret_key import SecretKey
 from fedproof.codec.update import Codec
 from fedproof.codec.workers import CodecWorkers
 from fedproof.keys import wrapping
-from tests.aggregator.world import World, secret_key, wrapped_keys
+from tests.aggregator.federation import secret_key, wrapped_keys
+from tests.aggregator.world import World
 
 PACKAGE = Path(fedproof_aggregator.__file__).parent
 

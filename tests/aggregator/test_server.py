@@ -18,7 +18,8 @@ from fedproof.errors import ConfigurationError
 from fedproof.keys.tls import TlsFiles, issue_certificate, make_authority
 from fedproof.wire import aggregation_pb2 as wire
 from fedproof.wire.aggregation_pb2_grpc import AggregationStub
-from tests.aggregator.world import POLICY, World, refusal
+from tests.aggregator.federation import POLICY
+from tests.aggregator.world import World, refusal
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 
 from fedproof.digests import checksum_address
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import ATTEST_WINDOW_S, POLICY, World, refusal
+from tests.aggregator.federation import ATTEST_WINDOW_S, POLICY
+from tests.aggregator.world import World, refusal
 from tests.chain import make_digest
 
 Refusal = tuple[grpc.StatusCode, str]

@@ -22,9 +22,8 @@ from fedproof.digests import Digest, checksum_address
 from fedproof.errors import WorkerDied
 from fedproof.ledger.events import ExclusionReason, FailureReason
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import POLICY, Update, World, codec, encrypted, refusal
-
-CHUNKS = 3
+from tests.aggregator.federation import POLICY, codec, encrypted
+from tests.aggregator.world import CHUNKS, Update, World, refusal
 
 
 def plain_sum(updates: Sequence[Update]) -> list[bytes]:

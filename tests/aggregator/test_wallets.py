@@ -19,7 +19,8 @@ from fedproof.ledger.rounds import RoundRecord
 from fedproof.ledger.signer import KeystoreSigner
 from fedproof.ledger.statements import SignedAttestation
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import ATTEST_WINDOW_S, BATCHING, Link, World, codec, opened, refusal
+from tests.aggregator.federation import ATTEST_WINDOW_S, BATCHING, Link, codec
+from tests.aggregator.world import World, opened, refusal
 from tests.chain import ABI, Federation, make_account, make_digest
 
 SAYS_NO = bytes.fromhex("60006000fd")  # PUSH1 0 PUSH1 0 REVERT

@@ -53,7 +53,8 @@ def test_seal_early_with_the_whole_cohort(opened: Pair) -> None:
     opened.act(NODES[4], "commit", 1, ROOT, 7, at=COMMIT_END)
     with refuses("DeadlineNotReached", 1, COMMIT_END, COMMIT_END):
         opened.act(AGGREGATOR, "seal", 1, NODES[:5], bytes([1, 0, 0, 0, 0]), at=COMMIT_END)
-    opened.act(AGGREGATOR, "seal", 1, NODES[:5], bytes(5), at=COMMIT_END)
+    (event,) = opened.act(AGGREGATOR, "seal", 1, NODES[:5], bytes(5), at=COMMIT_END)
+    assert (event.contributors, event.excluded) == (NODES[:5], {})
 
 
 def test_seal_after_the_deadline_at_the_quorum(opened: Pair) -> None:
@@ -61,7 +62,8 @@ def test_seal_after_the_deadline_at_the_quorum(opened: Pair) -> None:
     nodes = commit(opened, 2)
     with refuses("QuorumNotReached", 1, 1, 2):
         opened.act(AGGREGATOR, "seal", 1, nodes, bytes([0, 1]), at=LATE)
-    opened.act(AGGREGATOR, "seal", 1, nodes, bytes(2), at=LATE)
+    (event,) = opened.act(AGGREGATOR, "seal", 1, nodes, bytes(2), at=LATE)
+    assert (event.contributors, event.excluded) == (nodes, {})
 
 
 def test_anyone_seals_after_the_overdue_window(opened: Pair) -> None:
@@ -71,7 +73,8 @@ def test_anyone_seals_after_the_overdue_window(opened: Pair) -> None:
         opened.act(OUTSIDER, "seal", 1, nodes, bytes(3), at=OVERDUE)
     with refuses("ExclusionNotAllowed", 1, OUTSIDER):
         opened.act(OUTSIDER, "seal", 1, nodes, bytes([1, 0, 0]), at=OVERDUE + 1)
-    opened.act(OUTSIDER, "seal", 1, nodes, bytes(3), at=OVERDUE + 1)
+    (event,) = opened.act(OUTSIDER, "seal", 1, nodes, bytes(3), at=OVERDUE + 1)
+    assert (event.contributors, event.excluded) == (nodes, {})
 
 
 def test_seal_names_all_that_committed(opened: Pair) -> None:
@@ -87,12 +90,15 @@ def test_seal_names_all_that_committed(opened: Pair) -> None:
             opened.act(AGGREGATOR, "seal", 1, swapped, bytes(4), at=LATE)
     with refuses("LengthMismatch", 4, 5):
         opened.act(AGGREGATOR, "seal", 1, nodes, bytes(5), at=LATE)
+    assert opened.view("currentRound").phase == Phase.OPEN
 
 
 def test_leaves_of_the_batch_count_unless_they_are_named(anchored: Pair) -> None:
     """Three by the batch and two by transaction are the cohort of five."""
     nodes = commit(anchored, 2)
-    anchored.act(AGGREGATOR, "seal", 1, nodes, bytes(2), at=START)
+    (event,) = anchored.act(AGGREGATOR, "seal", 1, nodes, bytes(2), at=START)
+    assert (event.contributors, event.excluded) == (nodes, {})
+    assert anchored.view("currentRound").phase == Phase.SEALED
 
 
 def test_who_committed_both_ways_counts_once(anchored: Pair) -> None:
@@ -110,6 +116,7 @@ def test_nobody_else_speaks_for_a_batch(anchored: Pair) -> None:
     with refuses("AlreadyAnchored", 1):
         anchored.act(OUTSIDER, "seal", 1, nodes, bytes([LEAF_TOO, 0, 0]), at=OVERDUE + 1)
     anchored.act(OUTSIDER, "fail", 1, 2, at=OVERDUE + 1)
+    assert anchored.view("currentRound").phase == Phase.FAILED
 
 
 def test_no_more_leaves_are_excluded_than_the_batch_has(anchored: Pair) -> None:
@@ -119,7 +126,8 @@ def test_no_more_leaves_are_excluded_than_the_batch_has(anchored: Pair) -> None:
         anchored.act(AGGREGATOR, "seal", 1, NODES[:5], bytes([LEAF_TOO, 0, 1, 1, 1]), at=LATE)
     with refuses("NotCommitted", 1, NODES[2]):
         anchored.act(AGGREGATOR, "seal", 1, NODES[:3], bytes([0, 0, LEAF_TOO + 1]), at=LATE)
-    anchored.act(AGGREGATOR, "seal", 1, (*nodes, *NODES[2:5]), bytes([0, 0, 1, 1, 1]), at=LATE)
+    (event,) = anchored.act(AGGREGATOR, "seal", 1, (*nodes, *NODES[2:5]), bytes([0, 0, 1, 1, 1]), at=LATE)
+    assert (event.contributors, event.excluded) == (nodes, dict.fromkeys(NODES[2:5], 1))
 
 
 def test_without_a_batch_no_leaf_is_excluded(opened: Pair) -> None:

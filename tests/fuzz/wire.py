@@ -27,7 +27,8 @@ from fedproof.errors import DigestMismatch, MalformedMessage
 from fedproof.ledger.rounds import Commitment
 from fedproof.manifest import compute_header_root
 from fedproof.wire.aggregation_pb2 import DownloadResponse, Header, UploadRequest, UploadStart
-from tests.aggregator.world import World, deploy_federation, make_certificates, opened
+from tests.aggregator.federation import deploy_federation, make_certificates
+from tests.aggregator.world import World, opened
 from tests.fuzz.chunks import PARAMETERS
 from tests.fuzz.files import scratch_folder
 from tests.fuzz.registry import refusing, skip, target

@@ -7,7 +7,8 @@ from functools import partial
 
 from fedproof.ledger.events import FailureReason
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import World, codec, encrypted
+from tests.aggregator.federation import codec, encrypted
+from tests.aggregator.world import World
 from tests.hostile import seal_objects
 from tests.hostile.attack import INVALID, Attack, chunk_of, start_of, upload
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from fedproof.digests import ZERO_DIGEST, Address, encode_fields
 from fedproof.wire import aggregation_pb2 as wire
-from tests.aggregator.world import CLIPS, World, encrypted
+from tests.aggregator.federation import CLIPS, encrypted
+from tests.aggregator.world import World
 from tests.fuzz.samples import AGGREGATE
 from tests.hostile.attack import DENIED, INVALID, TOO_EARLY, Attack, start_of, upload
 from tests.hostile.document_kinds import nest, spoil

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from fedproof.merkle import leaf_digest
-from tests.aggregator.world import World, encrypted, refusal
+from tests.aggregator.federation import encrypted
+from tests.aggregator.world import World, refusal
 from tests.fuzz.registry import LONGEST_MESSAGE
 from tests.hostile import chunk_attacks, header_attacks
 from tests.hostile.attack import Attack

@@ -47,20 +47,23 @@ def _context(purpose: int, authority: Path, files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
-def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, *, host: str) -> None:
-    """Run a TLS handshake between the two in memory."""
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, *, host: str) -> list[str]:
+    """Run a TLS handshake between the two in memory; return whom the client sees, and whom the server."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
         client.wrap_bio(to_client, to_server, server_hostname=host),
         server.wrap_bio(to_server, to_client, server_side=True),
     ]
-    while ends:
-        for end in list(ends):
+    waiting = list(ends)
+    while waiting:
+        for end in list(waiting):
             try:
                 end.do_handshake()
-                ends.remove(end)
+                waiting.remove(end)
             except ssl.SSLWantReadError:
                 continue
+    seen = [x509.load_der_x509_certificate(end.getpeercert(binary_form=True) or b"") for end in ends]
+    return [certificate.subject.rfc4514_string() for certificate in seen]
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
@@ -69,7 +72,7 @@ def test_certificate_serves_both_sides(authority: Path, node: TlsFiles, tmp_path
     other = issue_certificate(tmp_path, authority, "node-2", hosts=["node-2"])
     server = _context(ssl.PROTOCOL_TLS_SERVER, authority, node)
     client = _context(ssl.PROTOCOL_TLS_CLIENT, authority, other)
-    _shake_hands(server, client, host=host)
+    assert _shake_hands(server, client, host=host) == ["CN=node-1", "CN=node-2"]
 
 
 def test_other_host_is_refused(authority: Path, node: TlsFiles) -> None:

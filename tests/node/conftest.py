@@ -11,6 +11,7 @@ import pytest
 
 from tests.chain import Federation
 from tests.node.aggregator import RunningAggregator, open_aggregator
+from tests.node.batching import WINDOW_S, publish
 from tests.node.site import Site, open_site
 from tests.node.world import World, found_federation
 
@@ -34,6 +35,31 @@ def make_world(tmp_path: Path, founded: Federation) -> Iterator[Callable[..., Wo
             return world
 
         yield make
+
+
+@pytest.fixture
+def batched(make_world: Callable[..., World]) -> World:
+    """Three nodes with their key, in a policy with batching."""
+    world = make_world(batching=True, attest_window_s=WINDOW_S)
+    world.begin_epoch()
+    return world
+
+
+@pytest.fixture
+def uploaded(batched: World) -> World:
+    """Round 1 with everybody's signed commitment and whole update, and nothing anchored."""
+    batched.open_round(1)
+    batched.settle()
+    return batched
+
+
+@pytest.fixture
+def attested(uploaded: World) -> World:
+    """Everybody's signed attestation of round 1 is with the aggregator."""
+    publish(uploaded)
+    uploaded.settle()
+    assert len(uploaded.attestations(1)) == 3
+    return uploaded
 
 
 @pytest.fixture

@@ -147,8 +147,7 @@ def test_training_past_the_deadline_skips(make_world: MakeWorld) -> None:
     slow = world.nodes[0]
 
     def dawdle(_flat: np.ndarray) -> None:
-        world.chain_federation.pass_deadline()
-        world.chain.mine()
+        world.pass_deadline()
 
     slow.trainer.spoil = dawdle
     world.open_round(1)

@@ -12,7 +12,7 @@ from fedproof_node.journal import Stage
 from web3.exceptions import ContractLogicError
 
 from fedproof.errors import LedgerError
-from tests.node.test_batches import WINDOW_S, leave_out, record_of
+from tests.node.batching import WINDOW_S, leave_out, record_of
 from tests.node.world import World, reason_of_skip
 
 MakeWorld = Callable[..., World]

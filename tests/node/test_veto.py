@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 
 import grpc
@@ -18,19 +18,20 @@ from fedproof.ledger.client import Receipt
 from fedproof.ledger.events import Phase, Subject
 from fedproof.ledger.rounds import Dispute, RoundRecord
 from fedproof.ledger.statements import SignedAttestation
-from tests.node.test_batches import WINDOW_S, pass_half_window, record_of, refuse
+from tests.node.batching import (
+    WINDOW_S,
+    forge_leaf,
+    forge_sum,
+    look,
+    pass_half_window,
+    publish,
+    record_of,
+    refuse,
+)
 from tests.node.world import Node, World
 
 MakeWorld = Callable[..., World]
 LONG_WINDOW_S = 320
-
-
-def forge_leaf(leaves: list[SignedAttestation]) -> None:
-    leaves[0] = SignedAttestation(leaves[0].node, leaves[1].signature)
-
-
-def forge_sum(sums: list[bytes]) -> None:
-    sums[0] = sums[0][:-1] + bytes([sums[0][-1] ^ 1])
 
 
 def play_to_sum(world: World, *, forge: Callable[[list[bytes]], None] | None = None) -> None:
@@ -38,9 +39,7 @@ def play_to_sum(world: World, *, forge: Callable[[list[bytes]], None] | None = N
     world.begin_epoch()
     world.open_round(1)
     world.settle()
-    world.anchor(1)
-    world.seal(1)
-    world.aggregate(1, forge=forge)
+    publish(world, forge=forge)
 
 
 def play_to_proposal(world: World, *, spoil: Callable[[list[SignedAttestation]], None] | None = None) -> None:
@@ -187,8 +186,7 @@ def test_a_withheld_batch_is_disputed(proposed: World) -> None:
 
 
 def pass_deadline(world: World) -> None:
-    world.chain_federation.pass_deadline(by_s=5)
-    world.chain.mine()
+    world.pass_deadline(by_s=5)
 
 
 def take_aggregator_away(world: World) -> None:
@@ -332,19 +330,12 @@ def drag_out(world: World, truths: list[bool]) -> float | None:
     return (time_of(world) - proposed_at) / LONG_WINDOW_S if is_over else None
 
 
-def look(node: Node) -> None:
-    """Look once, as the thread does: what has to be tried again is tried in the next look."""
-    with suppress(NetworkError, LedgerError):
-        node.daemon.watchtower.attend()
-
-
 def test_the_last_objection_goes_out_in_time(make_world: MakeWorld) -> None:
     """However an aggregator that withholds something mixes delays and truths, the dispute is mined when at
     most 23/32 of the window are over, and not before half of it."""
     world = make_world(batching=True, attest_window_s=LONG_WINDOW_S)
     play_to_proposal(world)
-    world.chain_federation.pass_deadline(by_s=-LONG_WINDOW_S // 2)
-    world.chain.mine()
+    world.pass_deadline(by_s=-LONG_WINDOW_S // 2)
     node = world.nodes[0]
     shares: dict[tuple[bool, ...], float | None] = {}
     for truths in itertools.product((True, False), repeat=4):

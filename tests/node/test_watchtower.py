@@ -16,29 +16,26 @@ from fedproof_node.watchtower import make_patience
 from fedproof.errors import LedgerUnreachable
 from fedproof.ledger.events import FailureReason, Phase, Subject
 from fedproof.ledger.rounds import Dispute
-from fedproof.ledger.statements import SignedAttestation
-from tests.node.test_batches import (
+from tests.node.batching import (
     STRANGE,
-    WINDOW_S,
+    forge_leaf,
     leave_out,
+    look,
     pass_anchoring,
     pass_half_window,
     record_of,
     refuse,
 )
-from tests.node.test_veto import look
 from tests.node.world import Node, World
 
 DEADLINE_S = 30.0
 
 
 @pytest.fixture
-def opened(make_world: Callable[..., World]) -> World:
+def opened(batched: World) -> World:
     """Round 1 is open, with batching."""
-    world = make_world(batching=True, attest_window_s=WINDOW_S)
-    world.begin_epoch()
-    world.open_round(1)
-    return world
+    batched.open_round(1)
+    return batched
 
 
 @contextmanager
@@ -66,10 +63,6 @@ def take_turns(node: Node) -> None:
         pass
 
 
-def forge(leaves: list[SignedAttestation]) -> None:
-    leaves[0] = SignedAttestation(leaves[0].node, leaves[1].signature)
-
-
 def test_a_dragged_download_keeps_nobody_from_objecting(opened: World) -> None:
     """While the sum does not come, the forged signatures of the proposal are disputed."""
     *others, victim = opened.nodes
@@ -81,7 +74,7 @@ def test_a_dragged_download_keeps_nobody_from_objecting(opened: World) -> None:
         node.settle()
     opened.servicer.requests.clear()
     with dragging(victim, "DownloadAggregate"):
-        opened.propose(1, spoil=forge)
+        opened.propose(1, spoil=forge_leaf)
         assert victim.daemon.watchtower.attend()
         assert record_of(opened).dispute == Dispute(victim.address, Subject.ATTESTATION, 0)
 
@@ -139,8 +132,7 @@ def test_a_claim_that_comes_too_late_is_made_once(opened: World) -> None:
     victim = opened.nodes[0]
     opened.settle()
     pass_anchoring(opened)
-    opened.chain_federation.pass_deadline()
-    opened.chain.mine()
+    opened.pass_deadline()
     for _ in range(3):
         victim.daemon.watchtower.attend()
     assert len([entry for entry in victim.log.of("error") if "not claimed" in entry["message"]]) == 1
@@ -190,8 +182,7 @@ def pass_overdue(world: World, *, turns: int) -> None:
     """Go to where as many nodes as that may have ended the round, one after the other."""
     rounds = world.policy.rounds
     waited_s = rounds.aggregate_window_s + turns * (rounds.attest_window_s / 32)
-    world.chain_federation.pass_deadline(by_s=int(waited_s) + 1)
-    world.chain.mine()
+    world.pass_deadline(by_s=int(waited_s) + 1)
 
 
 def seal(world: World) -> None:
@@ -299,7 +290,7 @@ def test_who_saw_a_bad_leaf_finalises_nothing(opened: World, monkeypatch: pytest
     first = min(opened.nodes, key=lambda node: node.address)
     aggregate(opened)
     opened.settle()
-    opened.propose(1, spoil=forge)
+    opened.propose(1, spoil=forge_leaf)
     monkeypatch.setattr(first.ledger, "dispute", refuse_to_send)
     look(first)
     monkeypatch.undo()

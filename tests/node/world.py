@@ -413,8 +413,7 @@ class World:
         leaves = [leaf_digest(chunk) for chunk in sums]
         self.servicer.aggregates[number] = (wire.Header(manifest=manifest, chunk_digests=leaves), sums)
         self.operator.publish_aggregate(number, compute_header_root(manifest, leaves))
-        for _ in range(blocks_after):
-            self.chain.mine()
+        self.chain.mine(blocks_after)
 
     def attestations(self, number: int) -> dict[Address, Digest]:
         """Return what nodes attested: by signatures that were handed over, and by transactions."""
@@ -457,6 +456,11 @@ class World:
         ]
         digest = model or Digest(signed[0][1].model_digest)
         self.operator.propose_result(number, digest, compute_batch_root(leaves), len(leaves))
+
+    def pass_deadline(self, *, by_s: int = 1) -> None:
+        """Mine a block that much after the round's deadline."""
+        self.chain_federation.pass_deadline(by_s=by_s)
+        self.chain.mine()
 
     def fail(self, number: int) -> None:
         self.operator.fail(number, FailureReason.ABANDONED)
