@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from web3.types import RPCEndpoint
+
+from fedproof.ledger.endpoint import Endpoint
 from fedproof.local import Event, LocalFederation, LocalPlan
 
 NODES = ("hospital-a", "hospital-b", "hospital-c")
@@ -45,6 +48,14 @@ def follow(
             return seen
         time.sleep(0.02)
     raise AssertionError(f"nothing within {deadline_s} s; last events: {seen[-5:]}")
+
+
+def pass_time(federation: LocalFederation, seconds: int) -> None:
+    """Put the chain's time forward: a slow machine then misses no deadline, and nobody waits for one."""
+    provider = Endpoint.connect(federation.rpc_url).web3.provider
+    for method, parameters in (("evm_increaseTime", [seconds]), ("evm_mine", [])):
+        answer = provider.make_request(RPCEndpoint(method), parameters)
+        assert "error" not in answer, answer
 
 
 def of_kind(events: list[Event], kind: str) -> list[Event]:

@@ -13,12 +13,18 @@ from fedproof.ledger.receipts import load_receipt
 from fedproof.local import LocalFederation
 from tests.foundry import run_anvil
 
-from .conftest import NODES, POLICY, audit, follow, kill_at_each, make_plan, of_kind
+from .conftest import NODES, POLICY, audit, follow, kill_at_each, make_plan, of_kind, pass_time
 
 pytestmark = pytest.mark.e2e
 
 # An aggregator that is killed has to be back within half of the attestation window.
-POLICY_OF_BATCHES = {**POLICY, "batching": True, "commit-window-s": "120", "attest-window-s": "20"}
+ATTEST_WINDOW_S = 120
+POLICY_OF_BATCHES = {
+    **POLICY,
+    "batching": True,
+    "commit-window-s": "240",
+    "attest-window-s": str(ATTEST_WINDOW_S),
+}
 
 
 def test_a_batched_round_on_anvil_is_finalised_and_audited(tmp_path: Path) -> None:
@@ -37,6 +43,9 @@ def test_a_batched_round_on_anvil_is_finalised_and_audited(tmp_path: Path) -> No
             federation.prepare()
             federation.start()
             events = kill_at_each(federation, "aggregator", [(1, "anchored"), (1, "proposed")])
+            events += follow(federation, lambda event: event["event"] == "serving")
+            # What is left of the window is time enough for each node to look, and to object.
+            pass_time(federation, ATTEST_WINDOW_S - 15)
             events += follow(federation)
             ledger = federation.admin_ledger()
             history = History()
