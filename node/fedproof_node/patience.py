@@ -39,6 +39,8 @@ class Patience:
         longest_pause_s: where the doubling stops.
         call_s: time limit of one unary call.
         stream_s: time limit of one stream; a stream that it cuts goes on where it was.
+        awaits_connection: whether a unary call waits, within its time limit, for the aggregator to be back.
+            Otherwise it fails while the aggregator is away, and until the channel has looked for it again.
         over: nothing is tried again once it is set.
     """
 
@@ -47,6 +49,7 @@ class Patience:
     longest_pause_s: float = 5.0
     call_s: float = 20.0
     stream_s: float = 900.0
+    awaits_connection: bool = False
     over: threading.Event = field(default_factory=threading.Event, compare=False)
 
     def pause_s(self, failures: int) -> float:

@@ -312,7 +312,11 @@ class Relay:
     def _call(self, method: Callable[..., Result], request: object, what: str) -> Result:
         def call() -> Result:
             try:
-                return method(request, timeout=self._patience.call_s)
+                return method(
+                    request,
+                    timeout=self._patience.call_s,
+                    wait_for_ready=self._patience.awaits_connection,
+                )
             except grpc.RpcError as error:
                 raise translate_error(error, self.target, what) from error
 

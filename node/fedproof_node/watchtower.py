@@ -47,8 +47,13 @@ _PASSING: Final = (NetworkError, LedgerError, PeerError, OSError, sqlite3.Operat
 
 
 def make_patience(attest_window_s: int) -> Patience:
-    """Return how long a watchtower waits for the aggregator: for one short answer."""
-    return Patience(attempts=1, call_s=attest_window_s * _SHARE)
+    """Return how long a watchtower waits for the aggregator: for one short answer.
+
+    No round must fail because the aggregator was away a moment ago, and the connection has not noticed that
+    it is back.
+    """
+    call_s = attest_window_s * _SHARE
+    return Patience(attempts=1, longest_pause_s=call_s / 2, call_s=call_s, awaits_connection=True)
 
 
 class Watchtower:

@@ -183,7 +183,7 @@ def test_nothing_that_leaves_a_node_is_in_the_clear(finished_run: FinishedRun) -
     codec = Codec(policy.codec_parameters())
     updates: dict[int, dict[bytes, bytes]] = defaultdict(dict)
     for method, messages in relay.requests:
-        if method == "Upload":
+        if method == "Upload" and messages:  # none came before its node was killed
             start, *chunk = (UploadRequest.FromString(message) for message in messages)
             if chunk:  # a stream that was cut off before its chunk is made again
                 updates[start.start.round][start.start.node] = chunk[0].chunk.data

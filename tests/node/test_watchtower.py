@@ -7,15 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import pytest
 from fedproof_node.journal import Stage
+from fedproof_node.relay import Relay
 from fedproof_node.watchtower import make_patience
 
-from fedproof.errors import LedgerUnreachable
+from fedproof.errors import LedgerUnreachable, NetworkError
 from fedproof.ledger.events import FailureReason, Phase, Subject
 from fedproof.ledger.rounds import Dispute
+from fedproof.wire import aggregation_pb2 as wire
+from tests.node.aggregator import RunningAggregator, make_tls
 from tests.node.batching import (
     STRANGE,
     forge_leaf,
@@ -173,6 +177,20 @@ def test_its_patience_leaves_time_to_object() -> None:
     """One answer takes no more than a sixteenth of the window, and is asked for once."""
     patience = make_patience(16)
     assert (patience.attempts, patience.call_s) == (1, 1.0)
+
+
+def test_an_aggregator_that_is_back_is_not_taken_for_absent(
+    aggregator: RunningAggregator, tmp_path: Path
+) -> None:
+    """Once it listens again, the next question is answered."""
+    tls = make_tls(tmp_path, "node", authority=tmp_path / "authority")
+    aggregator.servicer.federation = wire.GetFederationResponse(chain_id=5)
+    aggregator.stop()
+    with Relay(aggregator.target, tls, patience=make_patience(16)) as relay:
+        with pytest.raises(NetworkError):
+            relay.fetch_federation()
+        aggregator.start()
+        assert relay.fetch_federation().chain_id == 5
 
 
 # Rounds that nobody ends
