@@ -21,7 +21,6 @@ from fedproof.digests import Digest
 from fedproof.errors import FedproofError, MalformedMessage, PeerError
 from fedproof.ledger.client import Ledger
 from fedproof.ledger.finality import Finality
-from fedproof.ledger.rounds import RoundRecord
 from fedproof.manifest import UpdateManifest
 from fedproof.policy import EvidencePolicy
 from fedproof.store import ObjectStore
@@ -146,26 +145,28 @@ class Retention:
         """Return the expired rounds, and for how many days each one's own policy has kept its updates."""
         found: dict[int, int] = {}
         for _, group in groupby(self._view.ended_rounds(), lambda record: record.policy_version):
-            records = list(group)
+            first = next(group)
             try:
-                evidence = self._shelf.find(self._view.round_policy(records[0]).digest).policy.evidence
+                evidence = self._shelf.find(self._view.round_policy(first).digest).policy.evidence
             except PeerError:
                 continue  # without its document, nobody knows for how long
             if evidence.retention_days:
-                count = self._count_expired(records, evidence, now)
-                found |= dict.fromkeys((record.number for record in records[:count]), evidence.retention_days)
+                numbers = [first.number, *(record.number for record in group)]
+                count = self._count_expired(numbers, evidence, now)
+                found |= dict.fromkeys(numbers[:count], evidence.retention_days)
         return found
 
-    def _count_expired(self, records: Sequence[RoundRecord], evidence: EvidencePolicy, now: int) -> int:
+    def _count_expired(self, numbers: Sequence[int], evidence: EvidencePolicy, now: int) -> int:
         """Return how many rounds of one policy have expired: the first ones, as they ended in turn."""
 
-        def is_kept(record: RoundRecord) -> bool:
-            if record.ended_block is None:
+        def is_kept(number: int) -> bool:
+            record = self._view.find_round(number)
+            if record is None or record.ended_block is None:
                 return True
             ended_at = self._ledger.block(record.ended_block).timestamp
             return not evidence.has_expired(ended_at=ended_at, now=now)
 
-        return bisect_left(records, True, key=is_kept)  # so that few blocks are asked for
+        return bisect_left(numbers, True, key=is_kept)  # so that few blocks are asked for
 
     def _read_headers(self) -> Iterator[tuple[int, list[Digest]]]:
         """Yield, for each stored header, the round of its update, 0 for a sum's, and its chunks' digests.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from fedproof.digests import Address, Digest
@@ -102,9 +102,9 @@ class LedgerView:
         """Return a round, if it has been opened."""
         return self._history.rounds.get(number)
 
-    def ended_rounds(self) -> list[RoundRecord]:
-        """Return the rounds that are over, ascending."""
-        return [record for record in self._history.rounds.values() if record.phase.is_over]
+    def ended_rounds(self) -> Iterator[RoundRecord]:
+        """Yield the rounds that are over, ascending."""
+        return (record for record in self._history.rounds.values() if record.phase.is_over)
 
     def fetch_round(self, number: int, is_ready: Callable[[RoundRecord], bool]) -> RoundRecord:
         """Return a round for a peer, after another look at the ledger if it does not look ready.

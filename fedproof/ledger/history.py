@@ -37,6 +37,7 @@ from fedproof.ledger.events import (
     RoundOpened,
     Succeeded,
 )
+from fedproof.ledger.past import Rounds
 from fedproof.ledger.rounds import RoundRecord, advance, expect, refuse
 
 
@@ -104,7 +105,7 @@ class History:
         self.head_model = ZERO_DIGEST
         self.epochs: dict[int, EpochRecord] = {}
         self.key_maker: Address | None = None
-        self.rounds: dict[int, RoundRecord] = {}
+        self.rounds = Rounds()
         self.membership = 0
         self.privacy_spent = 0
         self.predecessor: Address | None = None
@@ -120,7 +121,7 @@ class History:
         other.policies = dict(self.policies)
         other.approvals = dict(self.approvals)
         other.epochs = dict(self.epochs)
-        other.rounds = dict(self.rounds)
+        other.rounds = self.rounds.copy()
         return other
 
     @property
@@ -131,7 +132,7 @@ class History:
     @property
     def current_round(self) -> RoundRecord | None:
         """The newest round, or None before the first."""
-        return self.rounds.get(len(self.rounds))
+        return self.rounds.newest
 
     @property
     def current_epoch(self) -> EpochRecord | None:
@@ -286,23 +287,23 @@ class History:
         expect(event, "base model", self.head_model.hex(), event.base_model.hex())
         if self.is_epoch_stale:
             refuse(event, "an epoch of the present membership")
-        cohort, earlier = frozenset(self.admitted), self.current_round
-        self.rounds[event.round] = RoundRecord(
-            number=event.round,
-            phase=Phase.OPEN,
-            policy_version=event.policy_version,
-            epoch=event.epoch,
-            base_model=event.base_model,
-            deadline=event.deadline,
-            # One object for all that it is the same in, as most of a long history is.
-            cohort=earlier.cohort if earlier is not None and earlier.cohort == cohort else cohort,
-            opened_block=event.block_number,
+        self.rounds.put(
+            RoundRecord(
+                number=event.round,
+                phase=Phase.OPEN,
+                policy_version=event.policy_version,
+                epoch=event.epoch,
+                base_model=event.base_model,
+                deadline=event.deadline,
+                cohort=frozenset(self.admitted),
+                opened_block=event.block_number,
+            )
         )
 
     def _apply_round(self, event: Event) -> None:
         record = self.current_round
         if record is None:
             refuse(event, "an opened round first")
-        self.rounds[record.number] = advance(record, event)
+        self.rounds.put(advance(record, event))
         if isinstance(event, RoundFinalised):
             self.head_model = event.model_digest

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from structlog.typing import FilteringBoundLogger
 
@@ -284,9 +285,9 @@ class Daemon:
 
     def _prune(self, record: RoundRecord, history: History) -> None:
         """Remove the models of rounds long before this one. Those after it are what a node catches up to."""
-        results = [(number, other.result) for number, other in history.rounds.items() if other.result]
-        before = [result for number, result in results if number <= record.number]
-        after = [result for number, result in results if number > record.number]
-        applied = [entry.model for entry in self._journal.unfinished() if entry.model is not None]
-        keep = {*before[-self._parts.keep_models :], *after, *applied, self._parts.genesis}
-        self._parts.models.prune(keep)
+        rounds = history.rounds
+        after = (rounds[number].result for number in range(record.number + 1, len(rounds) + 1))
+        before = (rounds[number].result for number in range(record.number, 0, -1))
+        latest = islice(filter(None, before), self._parts.keep_models)
+        applied = (entry.model for entry in self._journal.unfinished())
+        self._parts.models.prune({*latest, *filter(None, after), *filter(None, applied), self._parts.genesis})

@@ -41,7 +41,8 @@ def _read(world: World) -> None:
 def commit_to(world: World, root: Digest) -> None:
     """Let the ledger, as the aggregator has read it, hold a commitment of the first node to any root."""
     history = world.view._history
-    history.rounds[1] = replace(history.rounds[1], commitments={world.node(0).address: Commitment(root, 100)})
+    commitments = {world.node(0).address: Commitment(root, 100)}
+    history.rounds.put(replace(history.rounds[1], commitments=commitments))
 
 
 def is_refused(world: World, start: wire.UploadStart) -> bool:

@@ -249,7 +249,7 @@ def test_what_the_aggregator_deletes_an_audit_excuses(
         finality="latest",
         logger=structlog.get_logger(),
     )
-    assert len(view.ended_rounds()) == len(ends)
+    assert len(list(view.ended_rounds())) == len(ends)
     before = world.audit(copy, now=now)
     retention.delete_expired()
     after = world.audit(copy, now=now)
