@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 import threading
 from array import array
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO, Final
+from io import FileIO
+from typing import Final
 from weakref import finalize
 
 from fedproof.errors import LedgerError
@@ -23,12 +25,14 @@ class Rounds(Mapping[int, RoundRecord]):
         """Begin without a round."""
         self._newest: RoundRecord | None = None
         self._places = array("Q")  # in the file, of those before it
+        self._end = 0  # of the last of these
         self._file = _File()
 
     def copy(self) -> Rounds:
         """Return the same rounds, which go on by themselves. All copies add to one file."""
         other = Rounds()
-        other._newest, other._places, other._file = self._newest, self._places[:], self._file
+        other._newest, other._places = self._newest, self._places[:]
+        other._end, other._file = self._end, self._file
         return other
 
     @property
@@ -43,7 +47,8 @@ class Rounds(Mapping[int, RoundRecord]):
             LedgerError: there is no room in the folder for temporary files.
         """
         if self._newest is not None and record.number != self._newest.number:
-            self._places.append(self._file.add(self._newest))
+            place, self._end = self._file.add(self._newest, after=self._end)
+            self._places.append(place)
         self._newest = record
 
     def __getitem__(self, number: int) -> RoundRecord:
@@ -51,7 +56,7 @@ class Rounds(Mapping[int, RoundRecord]):
             return self._newest
         if not 0 < number <= len(self._places):
             raise KeyError(number)
-        return self._file.read(self._places[number - 1])
+        return self._file.read(self._places[number - 1])[0]
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(1, len(self) + 1))
@@ -65,38 +70,40 @@ class _File:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._stream: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._end = 0
 
-    def add(self, record: RoundRecord) -> int:
-        """Write a record behind the others, and return where it begins."""
-        data = pickle.dumps(record)
+    def add(self, record: RoundRecord, *, after: int) -> tuple[int, int]:
+        """Write a record behind all others, and return where it begins and ends.
+
+        If the one that begins where another ended (`after`) is the same, it is that: a copy which failed, and
+        was made again, takes no more room.
+        """
         with self._lock:
-            place = self._end
+            if after < self._end and (found := self.read(after))[0] == record:
+                return after, found[1]
+            data, place = pickle.dumps(record), self._end
             try:
-                stream = self._open()
-                stream.seek(place)
-                stream.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
-                stream.flush()
+                if self._file is None:
+                    self._file = tempfile.TemporaryFile(prefix="fedproof-", buffering=0)  # noqa: SIM115
+                    finalize(self, self._file.close)
+                rest = memoryview(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+                at = place
+                while rest:
+                    written = os.pwrite(self._file.fileno(), rest, at)
+                    at, rest = at + written, rest[written:]
             except OSError as error:
                 raise LedgerError(
                     f"round {record.number}: expected room for it where temporary files go (TMPDIR), "
                     f"got: {error.strerror}"
                 ) from error
-            self._end = place + _LENGTH_BYTES + len(data)
-        return place
+            self._end = at
+            return place, at
 
-    def read(self, place: int) -> RoundRecord:
-        """Return the record that begins there."""
-        with self._lock:
-            stream = self._open()
-            stream.seek(place)
-            data = stream.read(int.from_bytes(stream.read(_LENGTH_BYTES), "big"))
-        record: RoundRecord = pickle.loads(data)  # noqa: S301 - what `add` wrote, where nobody else can write
-        return record
-
-    def _open(self) -> BinaryIO:
-        if self._stream is None:
-            self._stream = tempfile.TemporaryFile(prefix="fedproof-")  # noqa: SIM115
-            finalize(self, self._stream.close)
-        return self._stream
+    def read(self, place: int) -> tuple[RoundRecord, int]:
+        """Return the record that begins there, and where it ends."""
+        assert self._file is not None, "a place is had from `add`"
+        length = int.from_bytes(os.pread(self._file.fileno(), _LENGTH_BYTES, place), "big")
+        data = os.pread(self._file.fileno(), length, place + _LENGTH_BYTES)
+        # It is what `add` wrote, where nobody else can write.
+        return pickle.loads(data), place + _LENGTH_BYTES + length  # noqa: S301

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import grpc
 
 from fedproof.errors import FedproofError, MissingObject, NetworkError, PeerError
 
 Result = TypeVar("Result")
+
+LONGEST_PAUSE_S: Final = 5.0
 
 # The same request may succeed later.
 _PASSING = frozenset(
@@ -46,7 +48,7 @@ class Patience:
 
     attempts: int = 8
     first_pause_s: float = 0.2
-    longest_pause_s: float = 5.0
+    longest_pause_s: float = LONGEST_PAUSE_S
     call_s: float = 20.0
     stream_s: float = 900.0
     awaits_connection: bool = False

@@ -68,7 +68,11 @@ class Relay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._patience.over.set()  # threads that still wait for an answer end now
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; calls under way end now, in other threads as well."""
+        self._patience.over.set()
         self._channel.close()
 
     def fetch_federation(self) -> wire.GetFederationResponse:

@@ -162,6 +162,7 @@ def build_daemon(
         committer=claimer,
         batches=watched_batches,
         witness=witness,
+        hang_up=lookout.close,
         log=log,
     )
     contributor = Contributor(

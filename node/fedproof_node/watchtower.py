@@ -34,7 +34,7 @@ from fedproof.policy import RoundPolicy
 from fedproof_node.batches import Batches
 from fedproof_node.commitment import Committer
 from fedproof_node.journal import Journal, Stage
-from fedproof_node.patience import Patience
+from fedproof_node.patience import LONGEST_PAUSE_S, Patience
 from fedproof_node.watch import LedgerWatch
 from fedproof_node.witness import Witness
 
@@ -53,7 +53,8 @@ def make_patience(attest_window_s: int) -> Patience:
     it is back.
     """
     call_s = attest_window_s * _SHARE
-    return Patience(attempts=1, longest_pause_s=call_s / 2, call_s=call_s, awaits_connection=True)
+    longest_pause_s = min(LONGEST_PAUSE_S, call_s / 2)
+    return Patience(attempts=1, longest_pause_s=longest_pause_s, call_s=call_s, awaits_connection=True)
 
 
 class Watchtower:
@@ -73,6 +74,7 @@ class Watchtower:
         committer: Committer,
         batches: Batches,
         witness: Witness,
+        hang_up: Callable[[], None],
         log: FilteringBoundLogger,
     ) -> None:
         """Put it together; nothing is asked yet.
@@ -85,6 +87,7 @@ class Watchtower:
             committer: asks the aggregator through `batches`.
             batches: over a connection with little patience, see `make_patience`.
             witness: sends what this node objects to.
+            hang_up: ends that connection, and what still waits for an answer.
             log: where to say what was done.
         """
         self.pause_s = rounds.attest_window_s / _LOOKS
@@ -95,6 +98,7 @@ class Watchtower:
         self._committer = committer
         self._batches = batches
         self._witness = witness
+        self._hang_up = hang_up
         self._log = log
         # Roots whose leaves were asked for in vain, and roots over a bad leaf.
         self._missed: set[tuple[int, Subject, Digest]] = set()
@@ -102,23 +106,25 @@ class Watchtower:
         # Rounds in which a claim was refused.
         self._unclaimable: set[int] = set()
         self._failure: BaseException | None = None
+        self._over = threading.Event()
+        # What asks the aggregator comes last: by then the record is older by as long as that took.
         self._acts: dict[Phase, tuple[Callable[[RoundRecord], bool], ...]] = {
-            Phase.OPEN: (self._claim, self._end),
-            Phase.SEALED: (self._examine_batch, self._end),
-            Phase.AGGREGATED: (witness.insist, self._press, self._examine_batch, self._end),
-            Phase.PROPOSED: (witness.insist, self._examine_proposal, self._examine_batch, self._end),
+            Phase.OPEN: (self._end, self._claim),
+            Phase.SEALED: (self._end, self._examine_batch),
+            Phase.AGGREGATED: (witness.insist, self._end, self._press, self._examine_batch),
+            Phase.PROPOSED: (witness.insist, self._end, self._examine_proposal, self._examine_batch),
         }
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Attend in a thread until the block ends."""
-        over = threading.Event()
-        thread = threading.Thread(target=self._run, args=(over,), name="watchtower", daemon=True)
+        """Attend in a thread until the block ends, once; the connection to the aggregator ends with it."""
+        thread = threading.Thread(target=self._run, name="watchtower", daemon=True)
         thread.start()
         try:
             yield
         finally:
-            over.set()
+            self._over.set()
+            self._hang_up()
             thread.join(_END_WAIT_S)
 
     def check(self) -> None:
@@ -147,15 +153,15 @@ class Watchtower:
             raise failures[0]
         return has_acted
 
-    def _run(self, over: threading.Event) -> None:
+    def _run(self) -> None:
         try:
-            while not over.is_set():
+            while not self._over.is_set():
                 try:
                     self.attend()
                 except _PASSING as error:
-                    if not over.is_set():
+                    if not self._over.is_set():
                         self._log.error("error", message=str(error))
-                over.wait(self.pause_s)
+                self._over.wait(self.pause_s)
         except BaseException as error:  # noqa: BLE001 (raised by `check`)
             self._failure = error
 
@@ -230,7 +236,10 @@ class Watchtower:
             return True
         except NetworkError as error:
             self._missed.add(key)
-            if not is_last or self._watch.ledger.latest_block().timestamp > record.deadline:
+            # An answer that our own end cut off says nothing about the aggregator.
+            if not is_last or self._over.is_set():
+                raise
+            if self._watch.ledger.latest_block().timestamp > record.deadline:
                 raise
             self._witness.dispute(record, subject, 0, reason=f"the leaves are withheld: {error}")
             return True

@@ -124,7 +124,7 @@ def _commit_to(start: UploadStart) -> None:
     except TypeError:
         return
     rounds = world().view._history.rounds
-    rounds[1] = replace(rounds[1], commitments={world().node(0).address: Commitment(root, 100)})
+    rounds.put(replace(rounds[1], commitments={world().node(0).address: Commitment(root, 100)}))
 
 
 def _parse_stream(raw: bytes, kind: type[AnyMessage]) -> list[AnyMessage]:

@@ -112,6 +112,8 @@ def test_a_full_disk_is_named_and_loses_nothing() -> None:
     try:
         with pytest.raises(LedgerError, match=r"round \d+: expected room .* \(TMPDIR\), got: File too large"):
             put_all(rounds, records.values())
+        assert rounds[1] == records[1]
+        assert rounds.copy()[len(rounds) - 1] == records[len(rounds) - 1]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     kept = len(rounds)
@@ -119,3 +121,18 @@ def test_a_full_disk_is_named_and_loses_nothing() -> None:
     assert dict(rounds) == {number: records[number] for number in range(1, kept + 1)}
     put_all(rounds, list(records.values())[kept:])
     assert dict(rounds) == records
+
+
+def test_a_copy_that_is_made_again_takes_no_more_room() -> None:
+    """Whoever replays the same events again and again, since an endpoint lies at the end, fills no disk."""
+    rounds, records = Rounds(), list(map(make_record, range(1, 30)))
+    put_all(rounds, records[:10])
+    other = make_record(11, seed=1)
+    for _ in range(5):
+        again = rounds.copy()
+        put_all(again, records[10:])
+        size = os.fstat(again._file._file.fileno()).st_size
+        assert size < 30 * 1100
+    again = rounds.copy()
+    put_all(again, [other, make_record(12, seed=1), make_record(13, seed=1)])
+    assert [again[11], again[12].number, again[10]] == [other, 12, records[9]]

@@ -23,7 +23,7 @@ from fedproof.wire.aggregation_pb2_grpc import AggregationServicer, add_Aggregat
 
 _LONGEST_WAIT_S = 60.0
 QUICK = Patience(attempts=3, first_pause_s=0.1, longest_pause_s=0.2, call_s=5.0, stream_s=20.0)
-ONCE = Patience(attempts=1, call_s=5.0)
+ONCE = Patience(attempts=1, call_s=10.0)
 
 
 class Aggregator(AggregationServicer):

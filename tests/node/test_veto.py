@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from tests.node.world import Node, World
 
 MakeWorld = Callable[..., World]
 LONG_WINDOW_S = 320
+DEADLINE_S = 30.0
 
 
 def play_to_sum(world: World, *, forge: Callable[[list[bytes]], None] | None = None) -> None:
@@ -206,6 +209,24 @@ def test_a_restart_takes_nothing_back(proposed: World, pass_time_on: Callable[[W
         assert not node.daemon.watchtower.attend()
     assert record_of(proposed).phase is Phase.PROPOSED
     assert node.transactions == 0
+
+
+def test_its_own_end_is_no_reason_to_object(proposed: World) -> None:
+    """A daemon that ends waits for no answer, and does not call withheld what it has cut off itself."""
+    node, servicer = proposed.nodes[0], proposed.servicer
+    refuse(proposed, "GetProposal", grpc.StatusCode.UNAVAILABLE, times=1)
+    look(node)
+    pass_half_window(proposed)
+    servicer.held["GetProposal"] = threading.Event()
+    servicer.requests.clear()
+    with node.daemon.watchtower.watching():
+        deadline = time.monotonic() + DEADLINE_S
+        while "GetProposalRequest" not in {type(request).__name__ for request in servicer.requests}:
+            assert time.monotonic() < deadline, "the proposal was not asked for"
+            time.sleep(0.01)
+    assert "watchtower" not in {thread.name for thread in threading.enumerate()}
+    servicer.held.pop("GetProposal").set()
+    assert record_of(proposed).dispute is None
 
 
 def test_nothing_is_missed_after_the_window(proposed: World) -> None:
