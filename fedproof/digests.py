@@ -53,7 +53,7 @@ def as_address(raw: bytes | str, what: str) -> Address:
         return Address(raw)
     digits = raw[2:] if raw[:2] in ("0x", "0X") else ""
     if len(digits) != 40 or not set(digits) <= set("0123456789abcdefABCDEF"):
-        raise MalformedMessage(f"{what}: expected an address of 0x and 40 hex digits, got {raw!r}")
+        raise MalformedMessage(f"{what}: expected an address of 0x and 40 hex digits, got {raw[:50]!r}")
     return Address(bytes.fromhex(digits))
 
 

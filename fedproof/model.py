@@ -68,16 +68,16 @@ class TensorSpec:
     def __post_init__(self) -> None:
         if self.dtype not in FLOAT_DTYPES + OTHER_DTYPES:
             raise ValueError(
-                f"tensor {self.name!r}: expected a type out of {', '.join(FLOAT_DTYPES + OTHER_DTYPES)}, "
-                f"got {self.dtype[:40]!r}"
+                f"tensor {self.name[-60:]!r}: expected a type out of "
+                f"{', '.join(FLOAT_DTYPES + OTHER_DTYPES)}, got {self.dtype[:40]!r}"
             )
         if len(self.shape) > _MOST_SIZES:
             raise ValueError(
-                f"tensor {self.name!r}: expected at most {_MOST_SIZES} sizes, got {len(self.shape)}"
+                f"tensor {self.name[-60:]!r}: expected at most {_MOST_SIZES} sizes, got {len(self.shape)}"
             )
         for size in self.shape:
             if not 0 <= size < 1 << 32:
-                raise ValueError(f"tensor {self.name!r}: expected sizes from 0 to 2^32 - 1, got {size}")
+                raise ValueError(f"tensor {self.name[-60:]!r}: expected sizes from 0 to 2^32 - 1, got {size}")
 
     @property
     def travels(self) -> bool:
@@ -104,7 +104,7 @@ class ModelLayout:
         names = set[str]()
         for tensor in self.tensors:
             if tensor.name in names:
-                raise ValueError(f"layout: expected each tensor once, got {tensor.name!r} twice")
+                raise ValueError(f"layout: expected each tensor once, got {tensor.name[-60:]!r} twice")
             names.add(tensor.name)
         if len(self.group_sizes) > MOST_GROUPS:
             raise ValueError(
@@ -151,7 +151,7 @@ class ModelLayout:
         """
         tag, *encoded = split_fields(raw, "layout") or (b"",)
         if tag != _LAYOUT_TAG.encode():
-            raise MalformedMessage(f"layout: expected {_LAYOUT_TAG!r} first, got {tag!r}")
+            raise MalformedMessage(f"layout: expected {_LAYOUT_TAG!r} first, got {tag[:40]!r}")
         try:
             return cls(tuple(_parse_tensor(each, f"layout: tensor {i}") for i, each in enumerate(encoded)))
         except ValueError as error:

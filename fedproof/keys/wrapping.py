@@ -107,7 +107,7 @@ class WrappingKey:
             iterations = decode_int(cost, "scrypt cost")
             is_power = iterations & (iterations - 1) == 0
             if tag != _FILE_TAG.encode() or not (is_power and 2 <= iterations <= _SCRYPT_MOST_COST):
-                raise MalformedMessage(f"it begins {tag!r}, with the scrypt cost {iterations}")
+                raise MalformedMessage(f"it begins {tag[:40]!r}, with the scrypt cost {iterations}")
             head = encode_fields(tag, public, iterations, salt, nonce)
             secret = AESGCM(_derive(password, salt, iterations)).decrypt(nonce, sealed, head)
         except (MalformedMessage, ValueError) as error:
