@@ -160,6 +160,7 @@ class History:
 
         Raises:
             HistoryBroken: an event is out of order, or cannot follow the ones before it.
+            LedgerError: as `Rounds.put`.
         """
         for event in events:
             position = (event.block_number, event.log_index)
